@@ -1,0 +1,253 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * What a probe sees of the frontend: describe events, fields and probe points; register; reserve and commit records.
+ *
+ * A probe is one C file:
+ *
+ *	#define DIED_FIELDS(F, E)                                                     \
+ *		F(E, u32,  pid,  ,     PID,  NONE, "",       "process that died")     \
+ *		F(E, s32,  sig,  ,     LABEL, NONE, "signal", "signal it died of")    \
+ *		F(E, char, comm, [16], COMM, NONE, "",       "name of its main thread")
+ *	VESPER_EVENT(died, 1, CRITICAL, DIED_FIELDS, "A process died of a signal.");
+ *	VESPER_VALUE(signal, ENUM, SIGKILL, "SIGKILL");
+ *
+ *	static int on_exit(struct kprobe *kp, struct pt_regs *regs);
+ *	VESPER_KPROBE(exit_point, "do_exit", on_exit, true, "end of a task");
+ *
+ *	VESPER_PROBE(signal, "Signals and the deaths they cause.", self_test, &exit_point);
+ *
+ * From an event's list of fields come the C struct (struct died), its descriptors and died_reserve().
+ */
+#ifndef _VESPER_PROBE_H
+#define _VESPER_PROBE_H
+
+#include <linux/compiler.h>
+#include <linux/kprobes.h>
+#include <linux/module.h>
+#include <linux/percpu.h>
+#include <linux/tracepoint.h>
+#include <linux/types.h>
+#include <vesper/wire.h>
+
+struct vesper_probe;
+
+/* One probe point. The frontend arms and disarms it; the handler belongs to the probe. */
+struct vesper_point {
+	const char *name;
+	u32 kind;		/* enum vesper_point_kind */
+	bool required;
+	union {
+		struct kprobe kprobe;
+		struct kretprobe kretprobe;
+		struct {
+			struct tracepoint *tracepoint;	/* found by name when armed */
+			void *handler;			/* first argument: the struct vesper_point */
+		} trace;
+		struct {
+			int (*arm)(struct vesper_point *point);
+			void (*disarm)(struct vesper_point *point);
+		} notifier;
+	};
+	/* Set by the frontend. */
+	struct vesper_probe *probe;
+	int error;		/* 0: armed; -ENODATA: not tried; else why it did not arm */
+	u64 __percpu *hits;
+};
+
+/* A probe. All pointers stay valid until vesper_probe_unregister() returned. */
+struct vesper_probe {
+	const char *name;
+	struct module *owner;
+	struct vesper_point **points;
+	unsigned int point_count;
+	/*
+	 * Makes every armed point that can be made to fire do so once, in process context of a kernel thread; the frontend
+	 * compares hits before and after. Optional. 0 or negative errno.
+	 */
+	int (*self_test)(struct vesper_probe *probe);
+	/* Set by the frontend. */
+	bool armed;
+	u16 slot;
+	u64 __percpu *written;
+	u64 __percpu *lost;
+};
+
+/* An open record between reserve and commit; lives on the stack, preemption is off meanwhile. */
+struct vesper_write {
+	struct vesper_record *record;
+	void *ring;
+	u64 position;
+	struct vesper_probe *probe;
+};
+
+/*
+ * Called from the probe's init and exit functions. Register arms the points: a point that cannot be armed is reported, and
+ * fails the registration only when it is required (its error is returned). -EPERM where the module was not pushed by VESPER.
+ */
+int vesper_probe_register(struct vesper_probe *probe);
+void vesper_probe_unregister(struct vesper_probe *probe);
+
+/*
+ * Reserve a record with `bytes` of payload in the ring of this CPU: its payload, zeroed, or NULL where it has to be dropped (ring
+ * full, no relay, probe disarmed), which is counted. After a non-NULL return vesper_commit() must follow, with no sleep in
+ * between. Any context, NMI included.
+ */
+void *vesper_reserve(struct vesper_probe *probe, u16 event, u32 ring_kind, u32 bytes, struct vesper_write *write);
+void vesper_commit(struct vesper_write *write);
+
+/* First line of every handler: counts the hit, and says whether the probe is armed. */
+static __always_inline bool vesper_enter(struct vesper_point *point)
+{
+	if (!READ_ONCE(point->probe->armed))
+		return false;
+	this_cpu_inc(*point->hits);
+	return true;
+}
+
+#define VESPER_DESCRIPTOR(_section) __used __section(_section) __aligned(8)
+
+#define VESPER_MEMBER(_event, _type, _name, _dim, _role, _unit, _values, _doc) _type _name _dim;
+
+#define VESPER_TYPE_OF(_type) \
+	_Generic((_type)0, u8 : VESPER_TYPE_U8, u16 : VESPER_TYPE_U16, u32 : VESPER_TYPE_U32, u64 : VESPER_TYPE_U64, \
+		 s8 : VESPER_TYPE_S8, s16 : VESPER_TYPE_S16, s32 : VESPER_TYPE_S32, s64 : VESPER_TYPE_S64, \
+		 char : VESPER_TYPE_TEXT)
+
+#define VESPER_FIELD_ENTRY(_event, _type, _name, _dim, _role, _unit, _values, _doc) \
+	{ \
+		.event = __vesper_id_##_event, \
+		.offset = offsetof(struct _event, _name), \
+		.size = sizeof(((struct _event *)0)->_name), \
+		.type = VESPER_TYPE_OF(_type), \
+		.role = VESPER_ROLE_##_role, \
+		.unit = VESPER_UNIT_##_unit, \
+		.name = #_name, \
+		.values = _values, \
+		.doc = _doc, \
+	},
+
+/*
+ * VESPER_EVENT(name, id, severity, FIELDS, doc): struct name, its descriptors, and
+ * struct name *name_reserve(struct vesper_write *write). Critical events go into the ring of their own.
+ */
+#define VESPER_EVENT(_event, _id, _severity, _FIELDS, _doc) \
+	enum { __vesper_id_##_event = (_id) }; \
+	struct _event { \
+		_FIELDS(VESPER_MEMBER, _event) \
+	} __aligned(8); \
+	static_assert(sizeof(struct _event) + sizeof(struct vesper_record) <= VESPER_RECORD_MAX); \
+	static const struct vesper_event_desc __vesper_event_##_event VESPER_DESCRIPTOR(VESPER_SECTION_EVENTS) = { \
+		.id = (_id), \
+		.severity = VESPER_SEVERITY_##_severity, \
+		.payload_bytes = sizeof(struct _event), \
+		.name = #_event, \
+		.doc = _doc, \
+	}; \
+	static const struct vesper_field_desc __vesper_fields_##_event[] VESPER_DESCRIPTOR(VESPER_SECTION_FIELDS) = { \
+		_FIELDS(VESPER_FIELD_ENTRY, _event) \
+	}; \
+	static __always_inline struct _event *_event##_reserve(struct vesper_write *write) \
+	{ \
+		return vesper_reserve(&vesper_this_probe, (_id), \
+				      VESPER_SEVERITY_##_severity == VESPER_SEVERITY_CRITICAL ? \
+					      VESPER_RING_CRITICAL : \
+					      VESPER_RING_OTHER, \
+				      sizeof(struct _event), write); \
+	} \
+	static_assert((_id) > 0 && (_id) <= 0xffff)
+
+/* VESPER_VALUE(set, ENUM|FLAG, value, "name"): one name of a value, for fields that name the set. */
+#define VESPER_VALUE(_set, _kind, _value, _name) VESPER_VALUE_AT(_set, _kind, _value, _name, __COUNTER__)
+#define VESPER_VALUE_AT(_set, _kind, _value, _name, _at) VESPER_VALUE_DEFINE(_set, _kind, _value, _name, _at)
+#define VESPER_VALUE_DEFINE(_set, _kind, _value, _name, _at) \
+	static const struct vesper_value_desc __vesper_value_##_at VESPER_DESCRIPTOR(VESPER_SECTION_VALUES) = { \
+		.value = (_value), \
+		.kind = VESPER_VALUE_##_kind, \
+		.set = #_set, \
+		.name = _name, \
+	}
+
+#define VESPER_POINT_DESC(_point, _kind, _name, _required, _doc) \
+	static const struct vesper_point_desc __vesper_point_##_point VESPER_DESCRIPTOR(VESPER_SECTION_POINTS) = { \
+		.kind = (_kind), \
+		.required = (_required), \
+		.name = _name, \
+		.doc = _doc, \
+	}
+
+/* handler: int (*)(struct kprobe *, struct pt_regs *), returns 0 */
+#define VESPER_KPROBE(_point, _symbol, _handler, _required, _doc) \
+	VESPER_POINT_DESC(_point, VESPER_POINT_KPROBE, _symbol, _required, _doc); \
+	static struct vesper_point _point = { \
+		.name = _symbol, \
+		.kind = VESPER_POINT_KPROBE, \
+		.required = (_required), \
+		.kprobe = { .symbol_name = _symbol, .pre_handler = (_handler) }, \
+	}
+
+/* handlers: int (*)(struct kretprobe_instance *, struct pt_regs *), return 0; entry and data_bytes may be 0 */
+#define VESPER_KRETPROBE(_point, _symbol, _entry, _handler, _data_bytes, _required, _doc) \
+	VESPER_POINT_DESC(_point, VESPER_POINT_KRETPROBE, _symbol, _required, _doc); \
+	static struct vesper_point _point = { \
+		.name = _symbol, \
+		.kind = VESPER_POINT_KRETPROBE, \
+		.required = (_required), \
+		.kretprobe = { .kp.symbol_name = _symbol, .entry_handler = (_entry), .handler = (_handler), \
+			       .data_size = (_data_bytes), .maxactive = 64 }, \
+	}
+
+/* handler: void (*)(void *point, <arguments of the tracepoint>) */
+#define VESPER_TRACEPOINT(_point, _name, _handler, _required, _doc) \
+	VESPER_POINT_DESC(_point, VESPER_POINT_TRACEPOINT, _name, _required, _doc); \
+	static struct vesper_point _point = { \
+		.name = _name, \
+		.kind = VESPER_POINT_TRACEPOINT, \
+		.required = (_required), \
+		.trace = { .handler = (_handler) }, \
+	}
+
+#define VESPER_NOTIFIER(_point, _name, _arm, _disarm, _required, _doc) \
+	VESPER_POINT_DESC(_point, VESPER_POINT_NOTIFIER, _name, _required, _doc); \
+	static struct vesper_point _point = { \
+		.name = _name, \
+		.kind = VESPER_POINT_NOTIFIER, \
+		.required = (_required), \
+		.notifier = { .arm = (_arm), .disarm = (_disarm) }, \
+	}
+
+/* Declared here so that event macros can refer to it; defined by VESPER_PROBE. */
+static struct vesper_probe vesper_this_probe;
+
+/*
+ * VESPER_PROBE(name, doc, self_test, &point, …): the probe with module_init and module_exit. self_test may be NULL. Last line of
+ * the file. VESPER_PROBE_NO_INIT leaves module_init and module_exit to the probe (a failing init, tables to prepare).
+ */
+#define VESPER_PROBE_NO_INIT(_name, _doc, _self_test, ...) \
+	static const struct vesper_probe_desc __vesper_probe_desc VESPER_DESCRIPTOR(VESPER_SECTION_PROBE) = { \
+		.version = VESPER_DESCRIPTOR_VERSION, \
+		.name = #_name, \
+		.doc = _doc, \
+	}; \
+	static struct vesper_point *vesper_points[] = { __VA_ARGS__ }; \
+	static struct vesper_probe vesper_this_probe = { \
+		.name = #_name, \
+		.owner = THIS_MODULE, \
+		.points = vesper_points, \
+		.point_count = ARRAY_SIZE(vesper_points), \
+		.self_test = (_self_test), \
+	}
+
+#define VESPER_PROBE(_name, _doc, _self_test, ...) \
+	VESPER_PROBE_NO_INIT(_name, _doc, _self_test, __VA_ARGS__); \
+	static int __init vesper_probe_init(void) \
+	{ \
+		return vesper_probe_register(&vesper_this_probe); \
+	} \
+	static void __exit vesper_probe_exit(void) \
+	{ \
+		vesper_probe_unregister(&vesper_this_probe); \
+	} \
+	module_init(vesper_probe_init); \
+	module_exit(vesper_probe_exit)
+
+#endif
