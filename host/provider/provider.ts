@@ -1,0 +1,65 @@
+// SPDX-License-Identifier: Apache-2.0
+
+/** The only VMM-dependent seam: how to find guests and give them a channel and shared memory. */
+
+import type { Channel } from '../channel/channel.ts';
+
+export type MachineState = 'running' | 'paused' | 'stopped';
+
+/** What happened to a guest's machine, as the hypervisor tells it. */
+export type LifecycleEvent =
+  | { readonly kind: 'started' }
+  | { readonly kind: 'paused' }
+  | { readonly kind: 'resumed' }
+  /** The guest was reset or reboots. */
+  | { readonly kind: 'rebooted' }
+  /** The guest's kernel panicked (a pvpanic device told). */
+  | { readonly kind: 'panicked' }
+  /** The machine is gone; `reason` for people: "shut down by the guest", "killed", … */
+  | { readonly kind: 'stopped'; readonly reason: string };
+
+/** A region given to a guest: a file both sides map. */
+export interface ProvidedRegion {
+  /** Open this to map it. */
+  readonly path: string;
+  readonly bytes: number;
+  /** 16 random bytes stamped into its header: how the frontend tells which region it is. */
+  readonly token: Uint8Array;
+}
+
+export interface MachineDescription {
+  readonly name: string;
+  /** Canonical lower-case UUID. */
+  readonly uuid: string;
+  readonly provider: string;
+}
+
+/** One guest's machine. Every method has a time limit and throws PROVIDER, UNREACHABLE or TIMEOUT. */
+export interface Machine extends MachineDescription {
+  readonly state: MachineState;
+  /** Opens the control channel; hot-plugs the port where it is missing. */
+  openChannel(): Promise<Channel>;
+  /**
+   * Makes the region's file (0600), stamps header and token, and hot-plugs it. Where one of ours is there already (a former
+   * service's) it is returned as it is, not stamped anew.
+   */
+  provideRegion(bytes: number): Promise<ProvidedRegion>;
+  /** Unplugs the region and removes its file; resolves when the guest let go. No-op where there is none. */
+  withdrawRegion(): Promise<void>;
+  /** Unplugs everything VESPER plugged: the guest's hardware is as it was. */
+  release(): Promise<void>;
+}
+
+export interface ProviderEvents {
+  /** A machine was found, or came back after it was stopped. */
+  machineFound(machine: Machine): void;
+  lifecycle(machine: Machine, event: LifecycleEvent): void;
+}
+
+export interface Provider {
+  readonly name: string;
+  /** Finds machines and watches them until stop(). */
+  start(events: ProviderEvents): Promise<void>;
+  /** Lets go of the hypervisor; machines and what was plugged stay as they are. */
+  stop(): Promise<void>;
+}
