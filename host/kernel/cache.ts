@@ -1,0 +1,63 @@
+// SPDX-License-Identifier: Apache-2.0
+
+import { randomBytes } from 'node:crypto';
+import { mkdirSync, readdirSync, renameSync, rmSync } from 'node:fs';
+import { homedir } from 'node:os';
+import { join } from 'node:path';
+import { VesperError } from '../error.ts';
+
+/** `$VESPER_CACHE`, else `$XDG_CACHE_HOME/vesper`, else `~/.cache/vesper`. */
+export function cacheDirectory(): string {
+  const { VESPER_CACHE: own, XDG_CACHE_HOME: xdg } = process.env;
+  const directory = own || join(xdg || join(homedir(), '.cache'), 'vesper');
+  if (/[\s:]/.test(directory)) {
+    throw new VesperError(
+      'HOST',
+      `The cache folder ${directory} has a blank or a colon in its name, which make cannot handle; set VESPER_CACHE to another one.`,
+    );
+  }
+  return directory;
+}
+
+/**
+ * A private folder in `parent` named after this process. What processes that are gone left there is removed first.
+ */
+export function scratchDirectory(parent: string, prefix: string): string {
+  mkdirSync(parent, { recursive: true });
+  sweepScratch(parent, prefix);
+  const directory = join(parent, `${prefix}${process.pid}-${randomBytes(4).toString('hex')}`);
+  mkdirSync(directory, { mode: 0o700 });
+  return directory;
+}
+
+/** Removes the scratch folders of processes that no longer exist. */
+export function sweepScratch(parent: string, prefix: string): void {
+  for (const name of readdirSync(parent)) {
+    const owner = name.startsWith(prefix) ? /^(\d+)-[0-9a-f]{8}$/.exec(name.slice(prefix.length)) : null;
+    if (owner && !processExists(Number(owner[1])))
+      rmSync(join(parent, name), { recursive: true, force: true });
+  }
+}
+
+function processExists(pid: number): boolean {
+  try {
+    process.kill(pid, 0);
+    return true;
+  } catch (error) {
+    return (error as NodeJS.ErrnoException).code === 'EPERM';
+  }
+}
+
+/**
+ * Moves a finished folder to its place in one step. Where another process was quicker its result stays and ours is
+ * dropped: both made the same thing.
+ */
+export function publishDirectory(from: string, to: string): void {
+  try {
+    renameSync(from, to);
+  } catch (error) {
+    const { code } = error as NodeJS.ErrnoException;
+    if (code !== 'ENOTEMPTY' && code !== 'EEXIST') throw error;
+    rmSync(from, { recursive: true, force: true });
+  }
+}
