@@ -13,6 +13,7 @@ export type PointKind = 'kprobe' | 'kretprobe' | 'tracepoint' | 'notifier';
 export interface ValueSet {
   readonly name: string;
   readonly kind: 'enum' | 'flag';
+  /** As the field reads: negative ones for a signed field. */
   readonly values: readonly { readonly value: bigint; readonly name: string }[];
 }
 
@@ -48,7 +49,7 @@ export interface PointDeclaration {
 
 export interface ParameterDeclaration {
   readonly name: string;
-  /** As modinfo gives it: int, uint, charp, bool, … */
+  /** As modinfo gives it: int, uint, charp, bool, array of int, …; empty where the module does not say. */
   readonly type: string;
   readonly doc: string;
 }
@@ -58,6 +59,15 @@ export interface ProbeDeclaration {
   readonly doc: string;
   readonly events: readonly EventDeclaration[];
   readonly points: readonly PointDeclaration[];
+}
+
+/** A symbol the module needs from the guest's kernel or from another module there. */
+export interface SymbolNeed {
+  readonly name: string;
+  /** CRC it was built against; undefined where that kernel has no symbol versions. */
+  readonly crc: number | undefined;
+  /** The kernel loads the module without it. */
+  readonly weak: boolean;
 }
 
 /** A probe image: kind + payload + declared events + parameters. Push, catalogue, decoder and sinks do not know the kind. */
@@ -79,7 +89,15 @@ export interface ProbeImage {
   readonly architecture: string;
   /** As in modinfo: release, then flags. */
   readonly vermagic: string;
-  /** Symbols it needs, with their CRC where the kernel it was built for has symbol versions. */
-  readonly symbols: readonly { readonly name: string; readonly crc: number | undefined }[];
+  readonly symbols: readonly SymbolNeed[];
+  /** Modules that have to be loaded before it. */
+  readonly depends: readonly string[];
+  /** Symbol namespaces it imports. */
+  readonly namespaces: readonly string[];
   readonly signed: boolean;
+}
+
+/** The name people use: the declared one, else the module's. */
+export function probeName(image: Pick<ProbeImage, 'name' | 'declaration'>): string {
+  return image.declaration?.name ?? image.name;
 }
