@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
 import { randomBytes } from 'node:crypto';
-import { mkdirSync, readdirSync, renameSync, rmSync } from 'node:fs';
+import { existsSync, mkdirSync, readdirSync, readFileSync, renameSync, rmSync } from 'node:fs';
 import { homedir } from 'node:os';
 import { join } from 'node:path';
 import { VesperError } from '../error.ts';
@@ -29,6 +29,9 @@ export function scratchDirectory(parent: string, prefix: string): string {
   mkdirSync(directory, { mode: 0o700 });
   return directory;
 }
+
+/** A file in a scratch folder with the pid of the process it was left to. */
+export const keeperFile = 'keeper';
 
 /** Removes the scratch folders of processes that no longer exist. */
 export function sweepScratch(parent: string, prefix: string): void {

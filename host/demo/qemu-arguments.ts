@@ -1,0 +1,101 @@
+// SPDX-License-Identifier: Apache-2.0
+
+import { join } from 'node:path';
+import type { Accelerator } from './accelerator.ts';
+
+export type MachineType = 'pc' | 'q35';
+
+/** How PID 1 spends its life: `shell` reaps and keeps a shell; `asleep` is the only process, in pause() for ever. */
+export type InitMode = 'shell' | 'asleep';
+
+export interface MachineShape {
+  readonly machine: MachineType;
+  readonly memoryMib: number;
+  readonly cpus: number;
+  /** RAM in a shared memfd, which guest-page relays and checkpoints need. */
+  readonly sharedMemory: boolean;
+  readonly init: InitMode;
+  /** Modules that init loads, in this order. */
+  readonly loadModules: readonly string[];
+  /** The kernel's `panic=`: 0 stays dead, −1 reboots at once, n reboots after n seconds. */
+  readonly panic: number;
+  /** More for the kernel's command line. */
+  readonly append: string;
+  /** More arguments for QEMU. */
+  readonly qemuArguments: readonly string[];
+}
+
+export interface MachineIdentity {
+  readonly name: string;
+  readonly uuid: string;
+  readonly directory: string;
+  readonly kernelImage: string;
+  readonly initramfs: string;
+  readonly accelerator: Accelerator;
+}
+
+/** The names of a machine's sockets and files in its folder. */
+export const machineFiles = {
+  /** For VESPER's provider. */
+  qmp: 'qmp.sock',
+  /** For the harness. */
+  monitor: 'monitor.sock',
+  console: 'console.sock',
+  consoleLog: 'console.log',
+  shell: 'shell.sock',
+  /** For people: `socat -,raw,echo=0,escape=0x1d UNIX-CONNECT:terminal.sock`. */
+  terminal: 'terminal.sock',
+} as const;
+
+/**
+ * QEMU's command line for a guest as its owner would have made it: of VESPER there is nothing in it. The one
+ * virtio-serial controller is what every libvirt guest has for its agent.
+ */
+export function qemuArguments(shape: MachineShape, identity: MachineIdentity): string[] {
+  const file = (name: keyof typeof machineFiles) => join(identity.directory, machineFiles[name]);
+  const ram = shape.sharedMemory ? ',memory-backend=ram' : '';
+  return [
+    ...['-name', `guest=${identity.name}`, '-uuid', identity.uuid],
+    ...['-machine', `${shape.machine},accel=${identity.accelerator}${ram}`],
+    ...['-cpu', identity.accelerator === 'kvm' ? 'host' : 'max'],
+    ...['-smp', `${shape.cpus}`, '-m', `${shape.memoryMib}M`],
+    ...(shape.sharedMemory
+      ? ['-object', `memory-backend-memfd,id=ram,share=on,size=${shape.memoryMib}M`]
+      : []),
+    ...['-nodefaults', '-no-user-config', '-display', 'none'],
+    ...['-kernel', identity.kernelImage, '-initrd', identity.initramfs, '-append', kernelCommandLine(shape)],
+    ...['-chardev', `socket,id=console,path=${file('console')},logfile=${file('consoleLog')}`],
+    ...['-serial', 'chardev:console'],
+    ...['-chardev', `socket,id=shell,path=${file('shell')}`, '-serial', 'chardev:shell'],
+    ...['-serial', `unix:${file('terminal')},server=on,wait=off`],
+    ...['-qmp', `unix:${file('qmp')},server=on,wait=off`],
+    ...['-chardev', `socket,id=monitor,path=${file('monitor')}`, '-mon', 'chardev=monitor,mode=control'],
+    ...controllers(shape.machine),
+    ...shape.qemuArguments,
+  ];
+}
+
+function controllers(machine: MachineType): string[] {
+  if (machine === 'pc') return ['-device', 'virtio-serial-pci,id=virtio-serial0'];
+  // As libvirt lays q35 out: each device on a root port, and spare ports for what is plugged in later.
+  const ports = [1, 2, 3, 4, 5].flatMap((n) => {
+    const first = n === 1 ? ',multifunction=on' : '';
+    return [
+      '-device',
+      `pcie-root-port,id=pci.${n},chassis=${n},port=${n + 15},bus=pcie.0,addr=0x2.${n - 1}${first}`,
+    ];
+  });
+  return [...ports, '-device', 'virtio-serial-pci,id=virtio-serial0,bus=pci.1'];
+}
+
+function kernelCommandLine(shape: MachineShape): string {
+  return [
+    'console=ttyS0 sysrq_always_enabled reboot=k',
+    `panic=${shape.panic}`,
+    `vesper_init=${shape.init}`,
+    `vesper_modules=${shape.loadModules.join(',')}`,
+    shape.append,
+  ]
+    .join(' ')
+    .trim();
+}
