@@ -216,7 +216,7 @@ static __always_inline bool vesper_enter(struct vesper_point *point)
 	}
 
 /* Declared here so that event macros can refer to it; defined by VESPER_PROBE. */
-static struct vesper_probe vesper_this_probe;
+static struct vesper_probe vesper_this_probe __maybe_unused;
 
 /*
  * VESPER_PROBE(name, doc, self_test, &point, …): the probe with module_init and module_exit. self_test may be NULL. Last line of
