@@ -38,7 +38,7 @@ VESPER_EVENT(delivered, 1, INFO, DELIVERED_FIELDS, "A signal was sent: delivered
 #define DIED_FIELDS(F, E)                                                                                                \
 	F(E, u32, signal, , LABEL, NONE, "signal", "signal it died of")                                                  \
 	F(E, u32, code, , LABEL, NONE, "code", "why: low half si_code; high half the signal where its meaning depends on it") \
-	F(E, u32, core, , LABEL, NONE, "yes_no", "whether a core was dumped")                                            \
+	F(E, u32, core, , LABEL, NONE, "answer", "whether a core was dumped")                                            \
 	F(E, u32, kernel, , LABEL, NONE, "kernel", "whether the kernel made it, rather than a process asking for it")   \
 	F(E, u64, address, , ADDRESS, NONE, "", "faulting address of SIGSEGV, SIGBUS, SIGILL and SIGFPE, else 0")        \
 	F(E, u32, pid, , PID, NONE, "", "process that died")                                                             \
@@ -92,8 +92,8 @@ VESPER_VALUE(kernel, ENUM, KERNEL_NOT_SEEN, "not seen");
 
 VESPER_VALUE(scope, ENUM, 0, "thread");
 VESPER_VALUE(scope, ENUM, 1, "process");
-VESPER_VALUE(yes_no, ENUM, 0, "no");
-VESPER_VALUE(yes_no, ENUM, 1, "yes");
+VESPER_VALUE(answer, ENUM, 0, "no");
+VESPER_VALUE(answer, ENUM, 1, "yes");
 
 /* ---- parameters ---- */
 
@@ -444,9 +444,10 @@ static int subject(void *unused)
 	return 0;
 }
 
-/* A kernel thread is sent a signal that means nothing to it, then ends. */
+/* A kernel thread is sent a signal that means nothing to it, then ends. -EIO: a handler did not run. */
 static int self_test(struct vesper_probe *probe)
 {
+	u64 generated_before = vesper_hits(&generated), exited_before = vesper_hits(&exited);
 	struct task_struct *task = kthread_create(subject, NULL, "vesper-subject");
 
 	if (IS_ERR(task))
@@ -458,7 +459,7 @@ static int self_test(struct vesper_probe *probe)
 	kthread_stop(task);
 	WRITE_ONCE(test_subject, NULL);
 	put_task_struct(task);
-	return 0;
+	return vesper_hits(&generated) > generated_before && vesper_hits(&exited) > exited_before ? 0 : -EIO;
 }
 
 VESPER_PROBE_NO_INIT(signal, "Signals, and the processes that die of them.", self_test, &generated, &exited);

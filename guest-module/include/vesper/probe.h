@@ -104,7 +104,25 @@ static __always_inline bool vesper_enter(struct vesper_point *point)
 	return true;
 }
 
-#define VESPER_DESCRIPTOR(_section) __used __section(_section) __aligned(8)
+/* How often the handler of a point ran since it was armed. For self-tests: not for handlers. */
+static inline u64 vesper_hits(const struct vesper_point *point)
+{
+	u64 hits = 0;
+	int cpu;
+
+	if (point->hits)
+		for_each_possible_cpu(cpu)
+			hits += READ_ONCE(*per_cpu_ptr(point->hits, cpu));
+	return hits;
+}
+
+/* gcc would turn the order of the descriptors round; the order of a set's values says which name is preferred. */
+#if __has_attribute(__no_reorder__)
+#define VESPER_IN_ORDER __attribute__((__no_reorder__))
+#else
+#define VESPER_IN_ORDER
+#endif
+#define VESPER_DESCRIPTOR(_section) __used __section(_section) __aligned(8) VESPER_IN_ORDER
 
 #define VESPER_MEMBER(_event, _type, _name, _dim, _role, _unit, _values, _doc) _type _name _dim;
 
