@@ -1,0 +1,208 @@
+// SPDX-License-Identifier: Apache-2.0
+
+/** The relay of one guest in one epoch: delivers what its rings hold, counts what they lost. */
+
+import { messageOf, VesperError } from '../error.ts';
+import type { RelayBatch } from './batch.ts';
+import type { RelayHub } from './hub.ts';
+import { differencesOf, type RegionLayout } from './layout.ts';
+import { type LossReport, lossReport, namedStatistics, type RingStatistics } from './loss.ts';
+import { type NativeRegion, statisticsPerRing } from './native.ts';
+
+export type { RelayBatch } from './batch.ts';
+
+export interface RelayOptions {
+  /** The region file. */
+  readonly path: string;
+  readonly layout: RegionLayout;
+  readonly epoch: bigint;
+  /** Stamped into the region; undefined: not compared. */
+  readonly token?: Uint8Array;
+  /** Takes the rows of the batch before it returns; the batch is used again. */
+  readonly onBatch: (batch: RelayBatch) => void;
+  /** A ring was found broken and is no longer read; called once for each. */
+  readonly onQuarantine?: (ring: RingStatistics) => void;
+  /** `onBatch` threw. The batch counts as delivered: it would throw again. */
+  readonly onHandlerError?: (error: unknown) => void;
+}
+
+export interface RelayStatistics extends LossReport {
+  /** Number of rings. */
+  readonly rings: number;
+  readonly perRing: readonly RingStatistics[];
+  readonly batches: number;
+  /** Calls of `onBatch` that threw. */
+  readonly handlerErrors: number;
+}
+
+/** What a session sees of the relay of its guest. No method throws because of what the guest wrote. */
+export interface RelayReader {
+  /** Deliver what is there, and from now on what comes. */
+  start(): void;
+  /** A doorbell of this epoch came. Delivers, up to a slice of time, before it returns. */
+  wake(): void;
+  /** Deliver all that is published now. */
+  drain(): void;
+  /** Of a guest that is silent: also records that were written but not published, each once. */
+  drainBeyond(): void;
+  /** Both; at the end of a session. */
+  drainToEnd(): void;
+  /** Since the start of the epoch; after close() as they were then. */
+  statistics(): RelayStatistics;
+  /** What in header and directory is not as agreed, for people; empty: nothing. */
+  verify(): readonly string[];
+  /** Unmaps the region: after the return nothing of this process touches it. Idempotent. */
+  close(): void;
+}
+
+export interface RelayFactory {
+  /**
+   * Maps the region and compares its header with what was agreed; goes on where the last reader of this epoch released.
+   * Throws RELAY.
+   */
+  open(options: RelayOptions): RelayReader;
+}
+
+/** Records between two looks for broken rings in a stream that never pauses. */
+const lookEvery = 100_000;
+const smallestRecord = 32;
+
+export class Relay implements RelayReader {
+  readonly region: NativeRegion;
+  readonly #hub: RelayHub;
+  readonly #options: RelayOptions;
+  readonly #raw: Float64Array;
+  readonly #quarantined = new Set<number>();
+  #last: readonly RingStatistics[] = [];
+  #batches = 0;
+  #handlerErrors = 0;
+  #sinceLook = 0;
+
+  constructor(hub: RelayHub, options: RelayOptions) {
+    const { path, layout, epoch } = options;
+    this.#hub = hub;
+    this.#options = options;
+    this.#raw = new Float64Array(layout.rings.length * statisticsPerRing);
+    try {
+      this.region = new hub.addon.Region(path, { bytes: layout.regionBytes, epoch, rings: layout.rings, resume: true });
+    } catch (cause) {
+      throw new VesperError('RELAY', `the relay region ${path} cannot be mapped: ${messageOf(cause)}`, {
+        cause,
+        data: { path, bytes: layout.regionBytes },
+      });
+    }
+    const differences = this.verify();
+    if (differences.length > 0) {
+      this.region.close();
+      throw new VesperError('RELAY', `the guest laid out the relay region ${path} otherwise than agreed: ${differences[0]}`, {
+        data: { path, differences },
+      });
+    }
+  }
+
+  start(): void {
+    this.#hub.add(this);
+    this.#hub.wake(this);
+  }
+
+  wake(): void {
+    this.#hub.wake(this);
+  }
+
+  drain(): void {
+    // A guest that goes on writing does not keep us here: at most as many records as the rings can hold.
+    let left = this.#options.layout.regionBytes / smallestRecord;
+    this.#hub.withBatch((batch) => {
+      let taken = 1;
+      while (left > 0 && taken > 0) {
+        taken = this.turn(batch, this.#hub.batchRecords);
+        left -= taken;
+      }
+    });
+  }
+
+  drainBeyond(): void {
+    this.#hub.withBatch((batch) => {
+      while (!this.region.closed) {
+        batch.count = this.region.beyond(batch.native);
+        if (batch.count === 0) return;
+        this.#deliver(batch);
+      }
+    });
+  }
+
+  drainToEnd(): void {
+    this.drain();
+    this.drainBeyond();
+  }
+
+  /** For the hub: drains, delivers, releases. */
+  turn(batch: RelayBatch, limit: number): number {
+    if (this.region.closed) return 0;
+    const count = this.region.drain(batch.native, limit);
+    batch.count = count;
+    if (count > 0) {
+      this.#deliver(batch);
+      // The handler may have closed the relay.
+      if (!this.region.closed) this.region.release();
+    }
+    this.#sinceLook += count;
+    if (count === 0 || this.#sinceLook > lookEvery) this.#lookForBrokenRings();
+    return count;
+  }
+
+  statistics(): RelayStatistics {
+    const perRing = this.#rings();
+    return {
+      ...lossReport(perRing),
+      rings: perRing.length,
+      perRing,
+      batches: this.#batches,
+      handlerErrors: this.#handlerErrors,
+    };
+  }
+
+  verify(): readonly string[] {
+    if (this.region.closed) return [];
+    const { layout, epoch, token } = this.#options;
+    return differencesOf(this.region.read(0, layout.headerBytes), { layout, epoch, token });
+  }
+
+  close(): void {
+    if (this.region.closed) return;
+    this.#rings();
+    this.#hub.remove(this);
+    this.region.close();
+  }
+
+  #deliver(batch: RelayBatch): void {
+    this.#batches++;
+    try {
+      this.#options.onBatch(batch);
+    } catch (error) {
+      this.#handlerErrors++;
+      this.#options.onHandlerError?.(error);
+    }
+  }
+
+  #rings(): readonly RingStatistics[] {
+    if (!this.region.closed) {
+      this.region.statistics(this.#raw);
+      this.#last = namedStatistics(this.#raw, this.#options.layout.rings);
+    }
+    return this.#last;
+  }
+
+  #lookForBrokenRings(): void {
+    this.#sinceLook = 0;
+    if (this.region.closed) return;
+    this.region.statistics(this.#raw);
+    for (let index = 0; index < this.#options.layout.rings.length; index++) {
+      // The fault is the first of a ring's numbers.
+      if (this.#raw[index * statisticsPerRing] === 0 || this.#quarantined.has(index)) continue;
+      this.#quarantined.add(index);
+      const ring = this.#rings()[index];
+      if (ring !== undefined) this.#options.onQuarantine?.(ring);
+    }
+  }
+}

@@ -1,0 +1,203 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "region.h"
+
+#include <algorithm>
+#include <cstring>
+#include <vector>
+
+#include "batch.h"
+#include "js_error.h"
+#include "wire_layout.h"
+
+namespace vesper::relay {
+namespace {
+
+constexpr napi_type_tag kTag = {0x7665737065720002, 0x72656c6179000002};
+constexpr std::size_t kStatisticsPerRing = 12;
+
+std::uint64_t whole_number(const Napi::Object& from, const char* name) {
+  const Napi::Value value = from.Get(name);
+  const double number = value.IsNumber() ? value.As<Napi::Number>().DoubleValue() : -1;
+  if (!(number >= 0 && number < 9007199254740992.0) || number != static_cast<double>(static_cast<std::uint64_t>(number))) {
+    throw js_error(from.Env(), "EINVAL", std::string(name) + " has to be a whole number, not negative");
+  }
+  return static_cast<std::uint64_t>(number);
+}
+
+bool flag(const Napi::Object& from, const char* name) {
+  const Napi::Value value = from.Get(name);
+  return !value.IsUndefined() && value.ToBoolean().Value();
+}
+
+std::vector<RingGeometry> geometry_of(const Napi::Object& options) {
+  const Napi::Value value = options.Get("rings");
+  if (!value.IsArray()) throw js_error(options.Env(), "EINVAL", "rings has to be an array");
+  const Napi::Array list = value.As<Napi::Array>();
+  std::vector<RingGeometry> rings;
+  for (std::uint32_t i = 0; i < list.Length(); ++i) {
+    const Napi::Value entry = list.Get(i);
+    if (!entry.IsObject()) throw js_error(options.Env(), "EINVAL", "a ring has to be an object");
+    const Napi::Object ring = entry.As<Napi::Object>();
+    rings.push_back({.block_offset = whole_number(ring, "blockOffset"),
+                     .data_offset = whole_number(ring, "dataOffset"),
+                     .data_bytes = whole_number(ring, "dataBytes"),
+                     .cpu = static_cast<std::uint16_t>(whole_number(ring, "cpu")),
+                     .critical = flag(ring, "critical")});
+  }
+  return rings;
+}
+
+std::shared_ptr<Mapping> map_file(const Napi::Value& file, std::uint64_t bytes, bool writable) {
+  if (file.IsNumber()) return std::make_shared<Mapping>(File(file.As<Napi::Number>().Int32Value()), bytes);
+  if (!file.IsString()) throw std::invalid_argument("a region file is a path or a file descriptor");
+  return std::make_shared<Mapping>(File(file.As<Napi::String>().Utf8Value(), writable), bytes);
+}
+
+// The pages of the control blocks: all the host ever writes to.
+void allow_control_blocks(Mapping& mapping, const std::vector<RingGeometry>& rings) {
+  if (rings.empty()) return;
+  const auto by_block = [](const RingGeometry& a, const RingGeometry& b) { return a.block_offset < b.block_offset; };
+  const auto [first, last] = std::minmax_element(rings.begin(), rings.end(), by_block);
+  const std::uint64_t begin = first->block_offset & ~(kPageBytes - 1);
+  const std::uint64_t end = (last->block_offset + kRingBlockBytes + kPageBytes - 1) & ~(kPageBytes - 1);
+  mapping.allow_writes(begin, end - begin);
+}
+
+}  // namespace
+
+Napi::Function Region::define(Napi::Env env) {
+  return DefineClass(env, "Region",
+                     {
+                         InstanceMethod<&Region::drain>("drain"),
+                         InstanceMethod<&Region::release>("release"),
+                         InstanceMethod<&Region::rewind>("rewind"),
+                         InstanceMethod<&Region::history>("history"),
+                         InstanceMethod<&Region::beyond>("beyond"),
+                         InstanceMethod<&Region::has_data>("hasData"),
+                         InstanceMethod<&Region::arm_wakeups>("armWakeups"),
+                         InstanceMethod<&Region::disarm_wakeups>("disarmWakeups"),
+                         InstanceMethod<&Region::statistics>("statistics"),
+                         InstanceMethod<&Region::read>("read"),
+                         InstanceAccessor<&Region::truncated>("truncated"),
+                         InstanceAccessor<&Region::closed>("closed"),
+                         InstanceMethod<&Region::close>("close"),
+                     });
+}
+
+Region& Region::from(const Napi::Value& value) {
+  if (!value.IsObject() || !value.As<Napi::Object>().CheckTypeTag(&kTag)) {
+    throw Napi::TypeError::New(value.Env(), "a Region is needed");
+  }
+  return *Unwrap(value.As<Napi::Object>());
+}
+
+Region::Region(const Napi::CallbackInfo& info) : Napi::ObjectWrap<Region>(info) {
+  const Napi::Env env = info.Env();
+  if (!info[1].IsObject()) throw js_error(env, "EINVAL", "a region needs options");
+  const Napi::Object options = info[1].As<Napi::Object>();
+  const std::uint64_t bytes = whole_number(options, "bytes");
+  const Napi::Value epoch = options.Get("epoch");
+  if (!epoch.IsBigInt()) throw js_error(env, "EINVAL", "epoch has to be a bigint");
+  bool lossless = false;
+  const std::uint64_t epoch_number = epoch.As<Napi::BigInt>().Uint64Value(&lossless);
+  const std::vector<RingGeometry> rings = geometry_of(options);
+  const bool resume = flag(options, "resume");
+  writable_ = !flag(options, "readOnly");
+
+  guarded(env, [&] {
+    auto mapping = map_file(info[0], bytes, writable_);
+    // Checks the geometry before anything is made writable.
+    auto reader = std::make_shared<RegionReader>(
+        RegionMemory{mapping->base(), bytes, &mapping->truncated(), mapping}, rings, epoch_number, resume);
+    if (writable_) allow_control_blocks(*mapping, rings);
+    mapping_ = std::move(mapping);
+    reader_ = std::move(reader);
+  });
+  info.This().As<Napi::Object>().TypeTag(&kTag);
+}
+
+Region::~Region() { unmap(); }
+
+void Region::unmap() {
+  if (const auto poller = poller_.lock()) poller->remove(reader_.get());
+  reader_.reset();
+  mapping_.reset();
+}
+
+const std::shared_ptr<RegionReader>& Region::reader(Napi::Env env) const {
+  if (reader_ == nullptr) throw js_error(env, "EBADF", "the region is closed");
+  return reader_;
+}
+
+const std::shared_ptr<RegionReader>& Region::writable_reader(Napi::Env env) const {
+  if (!writable_) throw js_error(env, "EROFS", "the region is mapped read-only");
+  return reader(env);
+}
+
+Napi::Value Region::drain(const Napi::CallbackInfo& info) {
+  Columns& columns = Batch::from(info[0]).columns();
+  const std::uint32_t limit = info[1].IsNumber() ? info[1].As<Napi::Number>().Uint32Value() : columns.capacity;
+  return Napi::Number::New(info.Env(), reader(info.Env())->drain(columns, limit));
+}
+
+void Region::release(const Napi::CallbackInfo& info) { writable_reader(info.Env())->release(); }
+
+void Region::rewind(const Napi::CallbackInfo& info) { reader(info.Env())->rewind(); }
+
+Napi::Value Region::history(const Napi::CallbackInfo& info) {
+  return Napi::Number::New(info.Env(), reader(info.Env())->history(Batch::from(info[0]).columns()));
+}
+
+Napi::Value Region::beyond(const Napi::CallbackInfo& info) {
+  return Napi::Number::New(info.Env(), reader(info.Env())->beyond(Batch::from(info[0]).columns()));
+}
+
+Napi::Value Region::has_data(const Napi::CallbackInfo& info) {
+  return Napi::Boolean::New(info.Env(), reader(info.Env())->has_data());
+}
+
+Napi::Value Region::arm_wakeups(const Napi::CallbackInfo& info) {
+  return Napi::Boolean::New(info.Env(), writable_reader(info.Env())->arm());
+}
+
+void Region::disarm_wakeups(const Napi::CallbackInfo& info) { writable_reader(info.Env())->disarm(); }
+
+void Region::statistics(const Napi::CallbackInfo& info) {
+  const auto& rings = reader(info.Env())->rings();
+  if (!info[0].IsTypedArray() || info[0].As<Napi::TypedArray>().TypedArrayType() != napi_float64_array ||
+      info[0].As<Napi::TypedArray>().ElementLength() < rings.size() * kStatisticsPerRing) {
+    throw js_error(info.Env(), "EINVAL", "a Float64Array of 12 numbers a ring is needed");
+  }
+  double* out = info[0].As<Napi::Float64Array>().Data();
+  for (const Ring& ring : rings) {
+    const RingStatistics s = ring.statistics();
+    for (const std::uint64_t value :
+         {static_cast<std::uint64_t>(s.fault), s.received, s.received_bytes, s.received_before, s.next_sequence, s.gaps,
+          s.duplicates, s.late, s.paddings, s.guest_attempts, s.guest_lost, s.pending_bytes}) {
+      *out++ = static_cast<double>(value);
+    }
+  }
+}
+
+Napi::Value Region::read(const Napi::CallbackInfo& info) {
+  const auto& from = *reader(info.Env());
+  const std::int64_t offset = info[0].ToNumber().Int64Value();
+  const std::int64_t bytes = info[1].ToNumber().Int64Value();
+  const auto end = static_cast<std::int64_t>(from.bytes());
+  if (offset < 0 || bytes < 0 || offset > end || bytes > end - offset) {
+    throw js_error(info.Env(), "ERANGE", "outside the region");
+  }
+  auto copy = Napi::Uint8Array::New(info.Env(), static_cast<std::size_t>(bytes));
+  std::memcpy(copy.Data(), from.base() + offset, static_cast<std::size_t>(bytes));
+  return copy;
+}
+
+Napi::Value Region::truncated(const Napi::CallbackInfo& info) {
+  return Napi::Boolean::New(info.Env(), mapping_ != nullptr && mapping_->truncated().load());
+}
+
+Napi::Value Region::closed(const Napi::CallbackInfo& info) { return Napi::Boolean::New(info.Env(), reader_ == nullptr); }
+
+void Region::close(const Napi::CallbackInfo&) { unmap(); }
+
+}  // namespace vesper::relay
