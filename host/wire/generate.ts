@@ -41,6 +41,7 @@ const wireStructs: readonly Struct[] = [
   region.ringEntry,
   region.ringBlock,
   region.recordHeader,
+  region.panicEvent,
 ];
 const descriptorStructs: readonly Struct[] = [
   descriptor.probeDescriptor,
@@ -154,7 +155,7 @@ export function document(): string {
     '## The shared region',
     '',
     docConstants('Constants', region.regionConstants),
-    ...[region.regionHeader, region.ringEntry, region.ringBlock, region.recordHeader].flatMap((s) => [`### ${s.name}`, '', s.doc, '', docStruct(s)]),
+    ...[region.regionHeader, region.ringEntry, region.ringBlock, region.recordHeader, region.panicEvent].flatMap((s) => [`### ${s.name}`, '', s.doc, '', docStruct(s)]),
     '## Descriptors of a probe image',
     '',
     ...descriptorStructs.flatMap((s) => [`### ${s.name}`, '', s.doc, '', docStruct(s)]),

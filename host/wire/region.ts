@@ -16,7 +16,7 @@
  *   head … reserved   being written (the reserve position lives in guest-private memory)
  */
 
-import { bytes, struct, u16, u32, u64 } from './struct.ts';
+import { bytes, struct, text, u16, u32, u64 } from './struct.ts';
 
 export const regionMagic = 0x4e474552_52505356n; // "VSPRREGN"
 export const layoutVersion = 1;
@@ -33,6 +33,8 @@ export const regionConstants = {
   RECORD_ALIGN: { value: recordAlignment, doc: 'alignment of records, in bytes' },
   RING_MIN: { value: 4096, doc: 'smallest data area, in bytes' },
   RECORD_MAX: { value: 1024, doc: 'longest record with its header, in bytes' },
+  FRONTEND_SLOT: { value: 0xffff, doc: 'slot of the events of the frontend itself' },
+  EVENT_PANIC: { value: 1, doc: 'event of the frontend: the guest kernel panics (struct vesper_panic)' },
   RECORD_PAD: { value: 0x80000000, doc: 'in a record length: padding up to the end of the data area' },
 } as const;
 
@@ -89,4 +91,9 @@ export const recordHeader = struct('vesper_record', 'Header of one record; the p
   flags: u16('zero'),
   time_ns: u64('CLOCK_BOOTTIME of the guest'),
   sequence: u64('number of the record in its ring, lost ones counted too'),
+});
+
+/** Written by the frontend into the critical ring, in the panic notifier: it is the last thing a guest says. */
+export const panicEvent = struct('vesper_panic', 'Payload of VESPER_EVENT_PANIC.', {
+  message: text(256, 'what was passed to panic()'),
 });

@@ -25,6 +25,8 @@
 #define VESPER_RECORD_ALIGN 8	/* alignment of records, in bytes */
 #define VESPER_RING_MIN 4096	/* smallest data area, in bytes */
 #define VESPER_RECORD_MAX 1024	/* longest record with its header, in bytes */
+#define VESPER_FRONTEND_SLOT 65535	/* slot of the events of the frontend itself */
+#define VESPER_EVENT_PANIC 1	/* event of the frontend: the guest kernel panics (struct vesper_panic) */
 #define VESPER_RECORD_PAD 0x80000000u	/* in a record length: padding up to the end of the data area */
 #define VESPER_SECTION_PROBE ".vesper.probe"
 #define VESPER_SECTION_EVENTS ".vesper.events"
@@ -620,6 +622,13 @@ static_assert(offsetof(struct vesper_record, cpu) == 12);
 static_assert(offsetof(struct vesper_record, flags) == 14);
 static_assert(offsetof(struct vesper_record, time_ns) == 16);
 static_assert(offsetof(struct vesper_record, sequence) == 24);
+
+/* Payload of VESPER_EVENT_PANIC. */
+struct vesper_panic {
+	char message[256];	/* what was passed to panic() */
+};
+static_assert(sizeof(struct vesper_panic) == 256);
+static_assert(offsetof(struct vesper_panic, message) == 0);
 
 /* The probe itself; one entry. */
 struct vesper_probe_desc {

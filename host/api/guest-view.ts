@@ -1,0 +1,71 @@
+// SPDX-License-Identifier: Apache-2.0
+
+import type { LoadedProbe } from '../guest/probe-state.ts';
+import type { ManagedGuest } from '../service/managed-guest.ts';
+import type { WantedProbe } from '../service/wanted.ts';
+import type { GuestView, ProbeView, RelayView } from './view.ts';
+
+/** A guest as the API shows it. */
+export function guestView(guest: ManagedGuest): GuestView {
+  const { machine, session } = guest;
+  return {
+    name: machine.name,
+    uuid: machine.uuid,
+    provider: machine.provider,
+    state: guest.state,
+    reason: guest.reason,
+    channel: session?.channelDescription ?? '',
+    boot_id: session?.incarnation.bootId ?? '',
+    kernel: session?.hello.kernel_release ?? '',
+    frontend: session?.hello.frontend_version ?? '',
+    clock_error_us: session?.clockErrorUs ?? null,
+    probes: probeViews(guest),
+    relay: relayView(guest),
+    past: guest.past.map(({ bootId, reason, delivered, lost }) => ({ boot_id: bootId, reason, delivered, lost })),
+  };
+}
+
+function probeViews(guest: ManagedGuest): readonly ProbeView[] {
+  const loaded = guest.session?.probes.all() ?? [];
+  const names = new Set([...loaded.map(({ name }) => name), ...guest.wanted.map(({ name }) => name)]);
+  return [...names].sort().map((name) =>
+    probeView(
+      name,
+      loaded.find((probe) => probe.name === name),
+      guest.wanted.find((probe) => probe.name === name),
+      guest.failures.get(name),
+    ),
+  );
+}
+
+const probeView = (
+  name: string,
+  loaded: LoadedProbe | undefined,
+  wanted: WantedProbe | undefined,
+  failure: string | undefined,
+): ProbeView => ({
+  name,
+  sha256: loaded?.sha256 ?? wanted?.sha256 ?? '',
+  slot: loaded?.slot ?? null,
+  wanted: wanted !== undefined,
+  loaded: loaded !== undefined,
+  armed_points: loaded?.armedPoints ?? 0,
+  points: loaded?.points ?? [],
+  parameters: wanted?.parameters ?? {},
+  reason: loaded === undefined ? (failure ?? '') : '',
+});
+
+function relayView({ session }: ManagedGuest): RelayView | null {
+  if (session === undefined) return null;
+  const { delivered, lost, gaps, quarantined, rings } = session.statistics;
+  return {
+    backend: 'ivshmem',
+    region_bytes: session.region.bytes,
+    rings,
+    delivered,
+    lost,
+    gaps,
+    undecodable: session.undecodable,
+    quarantined,
+  };
+}

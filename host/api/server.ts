@@ -1,0 +1,138 @@
+// SPDX-License-Identifier: Apache-2.0
+
+/** The API over a unix socket: HTTP with JSON, events as NDJSON. Who may open the socket may use it. */
+
+import { chmodSync, rmSync } from 'node:fs';
+import { createConnection } from 'node:net';
+import fastify, { type FastifyInstance } from 'fastify';
+import { z } from 'zod';
+import { messageOf, VesperError } from '../error.ts';
+import { apiSocketPath } from '../service/config.ts';
+import type { Service } from '../service/service.ts';
+import { EventStream } from './event-stream.ts';
+import { EventMatcher } from './filter.ts';
+import { guestView } from './guest-view.ts';
+
+const attachBody = z.object({
+  probes: z.array(z.string()).min(1),
+  /** `name=value` or `probe.name=value`. */
+  parameters: z.array(z.string()).default([]),
+  self_test: z.boolean().default(true),
+  force: z.boolean().default(false),
+});
+const detachBody = z.object({ probes: z.array(z.string()) });
+const eventQuery = z.object({
+  guest: z.string().optional(),
+  probe: z.string().optional(),
+  event: z.string().optional(),
+  min_severity: z.string().optional(),
+  where: z.string().optional(),
+  /** Milliseconds since 1970; kept events from then on come first. */
+  since: z.coerce.number().optional(),
+  follow: z.enum(['0', '1']).default('1'),
+});
+
+const httpStatus = { USAGE: 400, NOT_FOUND: 404, REFUSED: 409, VERSION: 409, BAD_IMAGE: 409, UNREACHABLE: 503, TIMEOUT: 504 } as const;
+
+export class ApiServer {
+  readonly #service: Service;
+  readonly #app: FastifyInstance;
+  readonly #path: string;
+
+  constructor(service: Service) {
+    this.#service = service;
+    this.#path = apiSocketPath(service.config.runDirectory);
+    this.#app = fastify({ logger: false, forceCloseConnections: true });
+    this.#routes();
+  }
+
+  get path(): string {
+    return this.#path;
+  }
+
+  /** Throws HOST where another service answers on the socket. */
+  async start(): Promise<void> {
+    if (await answers(this.#path)) {
+      throw new VesperError('HOST', `another vesper service answers on ${this.#path}: stop it, or give this one another --run-dir`);
+    }
+    rmSync(this.#path, { force: true });
+    try {
+      await this.#app.listen({ path: this.#path });
+    } catch (thrown) {
+      throw new VesperError('HOST', `cannot listen on ${this.#path}: ${messageOf(thrown)}`, { cause: thrown });
+    }
+    chmodSync(this.#path, 0o660);
+  }
+
+  async stop(): Promise<void> {
+    await this.#app.close();
+    rmSync(this.#path, { force: true });
+  }
+
+  #routes(): void {
+    const service = this.#service;
+    this.#app.setErrorHandler((thrown, _request, reply) => {
+      const error = asVesperError(thrown);
+      const status = (httpStatus as Partial<Record<string, number>>)[error.code] ?? 500;
+      if (status === 500) service.log.error({ err: thrown }, messageOf(thrown));
+      void reply.code(status).send({ code: error.code, message: error.message, data: error.data });
+    });
+    this.#app.get('/v1/guests', () => service.guests().map(guestView));
+    this.#app.get<{ Params: { guest: string } }>('/v1/guests/:guest', ({ params }) => guestView(service.guest(params.guest)));
+    this.#app.post<{ Params: { guest: string } }>('/v1/guests/:guest/attach', async ({ params, body }) => {
+      const { probes, parameters, self_test: selfTest, force } = attachBody.parse(body);
+      const results = await service.guest(params.guest).attach(probes, parameters, { by: 'api', selfTest, force });
+      return { results };
+    });
+    this.#app.post<{ Params: { guest: string } }>('/v1/guests/:guest/detach', async ({ params, body }) => {
+      const guest = service.guest(params.guest);
+      const given = detachBody.parse(body).probes;
+      const names = given.length > 0 ? given : guestView(guest).probes.map(({ name }) => name);
+      const results = [];
+      for (const name of names) results.push(await guest.detach(name, 'api'));
+      return { results };
+    });
+    this.#app.post<{ Params: { guest: string } }>('/v1/guests/:guest/release', async ({ params }) => {
+      await service.guest(params.guest).close({ release: true });
+      return {};
+    });
+    this.#app.get('/v1/events', (request, reply) => {
+      const { since, follow, min_severity, ...query } = eventQuery.parse(request.query);
+      if (query.guest !== undefined) service.guest(query.guest);
+      const matcher = new EventMatcher({ ...query, minSeverity: min_severity });
+      reply.hijack();
+      const out = reply.raw;
+      out.writeHead(200, { 'content-type': 'application/x-ndjson' });
+      out.flushHeaders();
+      const stream = new EventStream(out, matcher);
+      if (since !== undefined) {
+        for (const event of service.recent.since(since)) if (matcher.accepts(event)) stream.write(event);
+      }
+      if (follow === '0') {
+        out.end();
+        return;
+      }
+      out.on('close', service.bus.add(stream));
+    });
+  }
+}
+
+function asVesperError(thrown: unknown): VesperError {
+  if (thrown instanceof VesperError) return thrown;
+  if (thrown instanceof z.ZodError) {
+    return new VesperError('USAGE', thrown.issues.map(({ path, message }) => `${path.join('.')}: ${message}`).join('; '), { cause: thrown });
+  }
+  return new VesperError('HOST', messageOf(thrown), { cause: thrown });
+}
+
+/** Whether somebody listens on a unix socket. */
+function answers(path: string): Promise<boolean> {
+  return new Promise((resolve) => {
+    const socket = createConnection(path);
+    const settle = (listening: boolean) => () => {
+      socket.destroy();
+      resolve(listening);
+    };
+    socket.once('connect', settle(true)).once('error', settle(false));
+  });
+}

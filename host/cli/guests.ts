@@ -1,0 +1,57 @@
+// SPDX-License-Identifier: Apache-2.0
+
+import { Command } from 'commander';
+import type { GuestState, GuestView } from '../api/view.ts';
+import { apiOf, example } from './context.ts';
+import { printable, type Style, Terminal } from './terminal.ts';
+
+const stateStyle: Readonly<Record<GuestState, Style>> = {
+  undefined: 'dim',
+  stopped: 'dim',
+  running: 'yellow',
+  reachable: 'yellow',
+  active: 'green',
+  degraded: 'yellow',
+  lost: 'red',
+};
+
+export function guestsCommand(): Command {
+  return new Command('guests')
+    .description('Every guest, its state and why, its probes and what they delivered and lost.')
+    .option('--json', 'print everything as JSON')
+    .addHelpText('after', example('vesper guests'))
+    .action(async (options: { readonly json?: boolean }, command: Command) => {
+      const guests = await apiOf(command).guests();
+      const terminal = new Terminal();
+      if (options.json === true) terminal.json(guests);
+      else if (guests.length === 0) terminal.line('no guest yet: the service waits for one to appear');
+      else printGuests(terminal, guests);
+    });
+}
+
+export function printGuests(terminal: Terminal, guests: readonly GuestView[]): void {
+  terminal.table(
+    [
+      { title: 'GUEST' },
+      { title: 'STATE' },
+      { title: 'DELIVERED', align: 'right' },
+      { title: 'LOST', align: 'right' },
+      { title: 'PROBES', flexible: true },
+      { title: 'WHY', flexible: true },
+    ],
+    guests.map((guest) => [
+      printable(guest.name),
+      terminal.style(stateStyle[guest.state], guest.state),
+      guest.relay === null ? '-' : String(guest.relay.delivered),
+      guest.relay === null ? '-' : lostText(terminal, guest),
+      guest.probes.map(({ name, loaded }) => (loaded ? printable(name) : `(${printable(name)})`)).join(' ') ||
+        '-',
+      printable(guest.reason),
+    ]),
+  );
+}
+
+function lostText(terminal: Terminal, { relay }: GuestView): string {
+  const lost = (relay?.lost ?? 0) + (relay?.undecodable ?? 0);
+  return lost === 0 ? '0' : terminal.style('red', String(lost));
+}

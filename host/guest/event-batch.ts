@@ -1,0 +1,139 @@
+// SPDX-License-Identifier: Apache-2.0
+
+/**
+ * Decoded events of one guest as the bus hands them round: columns and a payload arena, read by row. One object per session is
+ * bound to each batch the relay reads, so nothing is made per event; `snapshot()` is for who wants to keep a batch.
+ */
+
+import type { EventDeclaration } from '../probe/declaration.ts';
+import { compileDecoder, type EventDecoder } from '../relay/decoder.ts';
+import { emptyBatch, type RelayBatch } from '../relay/batch.ts';
+import { regionConstants } from '../wire/region.ts';
+import type { ClockAlignment } from './clock.ts';
+import type { VesperEvent } from './event.ts';
+import { frontendEvents, frontendName } from './frontend-events.ts';
+import type { Incarnation } from './incarnation.ts';
+import type { ProbeTable, SlotEntry } from './probe-table.ts';
+import { wallMsOf } from './wall-clock.ts';
+
+const frontendSlot = regionConstants.FRONTEND_SLOT.value;
+const frontendDecoders: ReadonlyMap<number, EventDecoder> = new Map(
+  frontendEvents.map((event) => [event.id, compileDecoder(event)]),
+);
+
+interface Times {
+  readonly offsetNs: number;
+  readonly errorUs: number | null;
+  readonly receivedNs: number;
+}
+
+export class EventBatch {
+  readonly incarnation: Incarnation;
+  readonly #table: ProbeTable;
+  readonly #clock: ClockAlignment;
+  #columns: RelayBatch;
+  #slots: readonly (SlotEntry | undefined)[] = [];
+  #times: Times = { offsetNs: 0, errorUs: null, receivedNs: 0 };
+  /** Rows of all batches so far that nobody can decode: unknown slot or event, or a payload of another size. */
+  undecodable = 0;
+  /** Set once the guest's kernel said that it panics. */
+  panicMessage: string | undefined;
+
+  constructor(incarnation: Incarnation, table: ProbeTable, clock: ClockAlignment, columns: RelayBatch = emptyBatch) {
+    this.incarnation = incarnation;
+    this.#table = table;
+    this.#clock = clock;
+    this.#columns = columns;
+  }
+
+  /** Show another batch through this object. */
+  bind(columns: RelayBatch): this {
+    const receivedNs = Number(process.hrtime.bigint());
+    this.#columns = columns;
+    this.#slots = this.#table.slots;
+    this.#times = {
+      offsetNs: this.#clock.offsetNs,
+      errorUs: this.#clock.aligned ? this.#clock.boundNs(receivedNs) / 1e3 : null,
+      receivedNs,
+    };
+    for (let row = 0; row < columns.count; row += 1) {
+      const decoder = this.decoder(row);
+      if (decoder === undefined) this.undecodable += 1;
+      else if (columns.slot[row] === frontendSlot) this.panicMessage = String(decoder.toObject(columns, row)['message']);
+    }
+    return this;
+  }
+
+  get length(): number {
+    return this.#columns.count;
+  }
+
+  /** Slot, event, cpu, ring, guest time and sequence number of the rows, and their payload. */
+  get columns(): RelayBatch {
+    return this.#columns;
+  }
+
+  /** What this batch holds in memory, in bytes. */
+  get byteLength(): number {
+    return this.#columns.byteLength;
+  }
+
+  probeName(row: number): string {
+    const slot = this.#columns.slot[row] as number;
+    return slot === frontendSlot ? frontendName : (this.#slots[slot]?.probe.name ?? '');
+  }
+
+  /** Undefined where nobody can decode the row. */
+  decoder(row: number): EventDecoder | undefined {
+    const { slot, event } = this.#columns;
+    const at = slot[row] as number;
+    const decoders = at === frontendSlot ? frontendDecoders : this.#slots[at]?.decoders;
+    const decoder = decoders?.get(event[row] as number);
+    return decoder?.fits(this.#columns, row) === true ? decoder : undefined;
+  }
+
+  declaration(row: number): EventDeclaration | undefined {
+    return this.decoder(row)?.declaration;
+  }
+
+  /** Milliseconds since 1970, with a fraction. */
+  hostTimeMs(row: number): number {
+    return wallMsOf((this.#columns.timeNs[row] as number) + this.#times.offsetNs);
+  }
+
+  /** From the record to the host's reading it, in µs. */
+  latencyUs(row: number): number {
+    return (this.#times.receivedNs - (this.#columns.timeNs[row] as number) - this.#times.offsetNs) / 1e3;
+  }
+
+  /** One event as an object. A row nobody can decode has the number of its event as name, and no fields. */
+  toEvent(row: number): VesperEvent {
+    const columns = this.#columns;
+    const decoder = this.decoder(row);
+    const ring = columns.ring[row] as number;
+    return {
+      guest: this.incarnation.guest,
+      uuid: this.incarnation.uuid,
+      bootId: this.incarnation.bootId,
+      probe: this.probeName(row),
+      event: decoder?.declaration.name ?? String(columns.event[row]),
+      severity: decoder?.declaration.severity ?? 'info',
+      cpu: columns.cpu[row] as number,
+      sequence: columns.sequence[row] as number,
+      ring: ring % 2 === 0 ? 'critical' : 'other',
+      guestTimeNs: columns.timeNs[row] as number,
+      hostTimeMs: this.hostTimeMs(row),
+      hostTimeErrorUs: this.#times.errorUs,
+      latencyUs: this.latencyUs(row),
+      fields: decoder?.toObject(columns, row) ?? {},
+    };
+  }
+
+  /** A copy that stays as it is. */
+  snapshot(): EventBatch {
+    const copy = new EventBatch(this.incarnation, this.#table, this.#clock, this.#columns.snapshot());
+    copy.#slots = this.#slots;
+    copy.#times = this.#times;
+    return copy;
+  }
+}

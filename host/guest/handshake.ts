@@ -1,0 +1,106 @@
+// SPDX-License-Identifier: Apache-2.0
+
+/** From an open channel to a running relay: hello, region, activate or resume. */
+
+import { randomBytes } from 'node:crypto';
+import { VesperError } from '../error.ts';
+import type { Machine, ProvidedRegion } from '../provider/provider.ts';
+import { errnoName } from '../probe/errno.ts';
+import { type RegionLayout, regionLayout, splitRegion } from '../relay/layout.ts';
+import { activateFlags, backends, type PayloadOf, protocolVersion } from '../wire/message.ts';
+import type { ControlLink } from './control-link.ts';
+import { hexOf } from './incarnation.ts';
+import { type LeftBehind, readRegionHeader } from './region-header.ts';
+import type { RegionNotices } from './region-notices.ts';
+
+/** A frontend answers in a few ms; a guest under TCG that is starved of memory may need seconds. */
+const helloTimeLimitMs = 8_000;
+const regionTimeLimitMs = 20_000;
+
+export type Hello = PayloadOf<'hello'>;
+
+export interface Established {
+  readonly hello: Hello;
+  readonly region: ProvidedRegion;
+  readonly layout: RegionLayout;
+  readonly epoch: bigint;
+  /** The rings were kept: what was written while no service listened is in them. */
+  readonly resumed: boolean;
+}
+
+export async function greet(link: ControlLink, guest: string): Promise<Hello> {
+  try {
+    const { payload } = await link.request(
+      'hello_request',
+      { min_version: protocolVersion, max_version: protocolVersion },
+      'hello',
+      { timeLimitMs: helloTimeLimitMs },
+    );
+    return payload;
+  } catch (thrown) {
+    if (!(thrown instanceof VesperError && thrown.code === 'TIMEOUT')) throw thrown;
+    throw new VesperError(
+      'UNREACHABLE',
+      `${guest}: no frontend answers on the ${link.description}: load vesper.ko in the guest, or stop the other program that holds the channel`,
+      { cause: thrown, data: { guest } },
+    );
+  }
+}
+
+export interface EstablishOptions {
+  readonly link: ControlLink;
+  readonly machine: Machine;
+  readonly hello: Hello;
+  readonly regionBytes: number;
+  readonly notices: RegionNotices;
+  /** Called before rings of a former epoch are laid out anew: the last chance to read them. */
+  readonly salvage: (region: ProvidedRegion, left: LeftBehind) => void;
+}
+
+export async function establish({ link, machine, hello, ...rest }: EstablishOptions): Promise<Established> {
+  const region = await machine.provideRegion(rest.regionBytes);
+  const token = hexOf(region.token);
+  if (hexOf(hello.relay_token) !== token) await rest.notices.wait(token, regionTimeLimitMs);
+  const left = readRegionHeader(region.path, region.bytes);
+  const resume =
+    left !== undefined && left.epoch === hello.epoch && left.bootId === hexOf(hello.boot_id) && hexOf(hello.relay_token) === token;
+  if (left !== undefined && !resume) rest.salvage(region, left);
+  const split = resume ? left.split : splitRegion(region.bytes, hello.cpu_count);
+  const epoch = resume ? hello.epoch : freshEpoch();
+  const { payload } = await link.request(
+    'activate',
+    {
+      epoch,
+      token: region.token,
+      backend: backends.IVSHMEM.value,
+      flags: resume ? activateFlags.RESUME.value : 0,
+      critical_ring_bytes: split.criticalRingBytes,
+      ring_bytes: split.ringBytes,
+    },
+    'activated',
+  );
+  if (payload.error !== 0) {
+    throw new VesperError(
+      'RELAY',
+      `${machine.name}: the frontend could not start the relay in a region of ${region.bytes} bytes for ${hello.cpu_count} CPUs: ${errnoName(payload.error)}`,
+      { data: { guest: machine.name, errno: payload.error } },
+    );
+  }
+  if (payload.cpu_count !== hello.cpu_count || payload.epoch !== epoch) {
+    throw new VesperError('PROTOCOL', `${machine.name}: the frontend activated another relay than was asked for`, {
+      data: { guest: machine.name },
+    });
+  }
+  return {
+    hello,
+    region,
+    layout: regionLayout({ regionBytes: region.bytes, cpuCount: hello.cpu_count, ...split }),
+    epoch,
+    resumed: payload.resumed === 1,
+  };
+}
+
+/** Not zero; its low half, which the record tags use, is random too. */
+function freshEpoch(): bigint {
+  return randomBytes(8).readBigUInt64LE() | 1n;
+}

@@ -1,0 +1,28 @@
+// SPDX-License-Identifier: Apache-2.0
+
+/** Rings of an incarnation that ended while no service listened: their records are delivered before they are laid out anew. */
+
+import type { ProvidedRegion } from '../provider/provider.ts';
+import { blackBox } from '../relay/blackbox.ts';
+import { regionLayout } from '../relay/layout.ts';
+import { ClockAlignment } from './clock.ts';
+import { EventBatch } from './event-batch.ts';
+import { ProbeTable } from './probe-table.ts';
+import type { LeftBehind } from './region-header.ts';
+import type { SessionOptions } from './session.ts';
+
+export function salvage(options: SessionOptions, region: ProvidedRegion, left: LeftBehind): void {
+  const { machine, remembered, imageOf, events } = options;
+  const table = new ProbeTable();
+  // Without the names of the slots, records are still delivered, as undecodable.
+  for (const { slot, name, sha256, args } of remembered?.epoch === String(left.epoch) ? remembered.probes : []) {
+    table.set({ slot, name, sha256, image: imageOf(sha256), registered: true, armedPoints: 0, points: [], args });
+  }
+  const batch = new EventBatch({ guest: machine.name, uuid: machine.uuid, bootId: left.bootId }, table, new ClockAlignment());
+  blackBox({
+    path: region.path,
+    layout: regionLayout({ regionBytes: region.bytes, cpuCount: left.cpuCount, ...left.split }),
+    epoch: left.epoch,
+    onBatch: (columns) => events.batch(batch.bind(columns)),
+  });
+}

@@ -1,0 +1,356 @@
+// SPDX-License-Identifier: Apache-2.0
+
+/** The backend's session with one incarnation of one guest: relay, probes, heartbeat. It ends once, with a reason. */
+
+import type { Frame } from '../channel/frame.ts';
+import { messageOf, VesperError } from '../error.ts';
+import type { Logger } from '../log.ts';
+import type { ProbeImage } from '../probe/declaration.ts';
+import { errnoName } from '../probe/errno.ts';
+import type { Machine, ProvidedRegion } from '../provider/provider.ts';
+import type { RelayFactory, RelayReader, RelayStatistics } from '../relay/relay.ts';
+import { limits } from '../wire/message.ts';
+import { ClockAlignment } from './clock.ts';
+import { ControlLink, type Unsolicited } from './control-link.ts';
+import { EventBatch } from './event-batch.ts';
+import { type Established, establish, greet, type Hello } from './handshake.ts';
+import { hexOf, type Incarnation } from './incarnation.ts';
+import { type LoadedProbe, type PointState, pointStates } from './probe-state.ts';
+import { ProbeTable } from './probe-table.ts';
+import { type PushResult, push } from './push.ts';
+import { RegionNotices } from './region-notices.ts';
+import { salvage } from './salvage.ts';
+import { followWallClock } from './wall-clock.ts';
+
+/** Missed heartbeats after which the guest counts as silent. */
+const silentAfter = 3;
+const firstPings = 5;
+const helloPingLimitMs = 5_000;
+const unloadTimeLimitMs = 30_000;
+
+/** How the reason of a session begins that ended with its channel. */
+export const channelClosed = 'the channel closed';
+
+/** What is remembered of a session, so that a later service knows what is loaded in the guest. */
+export interface Remembered {
+  readonly bootId: string;
+  /** Decimal. */
+  readonly epoch: string;
+  readonly probes: readonly { readonly slot: number; readonly name: string; readonly sha256: string; readonly args: string }[];
+}
+
+export interface SessionEvents {
+  batch(batch: EventBatch): void;
+  /** The guest no longer answers heartbeats (`silent`), or answers again. */
+  health(silent: boolean): void;
+  /** A ring was found broken; the session goes on with the others. */
+  quarantined(): void;
+  /** Once; the relay was read to its end, its last records delivered. */
+  ended(reason: string): void;
+  remember(state: Remembered): void;
+}
+
+export interface SessionOptions {
+  readonly machine: Machine;
+  readonly regionBytes: number;
+  readonly heartbeatMs: number;
+  readonly relays: RelayFactory;
+  readonly imageOf: (sha256: string) => ProbeImage | undefined;
+  readonly remembered: Remembered | undefined;
+  readonly log: Logger;
+  readonly events: SessionEvents;
+}
+
+export class GuestSession {
+  readonly hello: Hello;
+  readonly incarnation: Incarnation;
+  readonly region: ProvidedRegion;
+  readonly resumed: boolean;
+  readonly clock = new ClockAlignment();
+  readonly probes: ProbeTable;
+  readonly #options: SessionOptions;
+  readonly #link: ControlLink;
+  readonly #epoch: bigint;
+  readonly #batch: EventBatch;
+  #relay: RelayReader | undefined;
+  #heartbeat: NodeJS.Timeout | undefined;
+  #missed = 0;
+  #ended = false;
+  /** Pushes and unloads happen one after the other. */
+  #turn: Promise<unknown> = Promise.resolve();
+
+  private constructor(options: SessionOptions, link: ControlLink, established: Established) {
+    this.#options = options;
+    this.#link = link;
+    this.hello = established.hello;
+    this.region = established.region;
+    this.resumed = established.resumed;
+    this.#epoch = established.epoch;
+    this.incarnation = { guest: options.machine.name, uuid: options.machine.uuid, bootId: hexOf(established.hello.boot_id) };
+    this.probes = new ProbeTable();
+    this.#batch = new EventBatch(this.incarnation, this.probes, this.clock);
+  }
+
+  /** Opens channel, relay and clock; throws UNREACHABLE, TIMEOUT, VERSION, RELAY, PROVIDER or SESSION_ENDED. */
+  static async open(options: SessionOptions): Promise<GuestSession> {
+    const { machine, log } = options;
+    const channel = await machine.openChannel();
+    const notices = new RegionNotices(machine.name);
+    let session: GuestSession | undefined;
+    const link = new ControlLink(channel, machine.name, {
+      unsolicited: (frame) => {
+        if (frame.name === 'region') notices.note(frame.payload);
+        else if (session !== undefined) session.#unsolicited(frame);
+      },
+      closed: (reason) => {
+        notices.abandon(reason);
+        session?.end(`${channelClosed}: ${reason}`);
+      },
+    });
+    try {
+      const hello = await greet(link, machine.name);
+      const established = await establish({
+        link,
+        machine,
+        hello,
+        notices,
+        regionBytes: options.regionBytes,
+        salvage: (region, left) => salvage(options, region, left),
+      });
+      session = new GuestSession(options, link, established);
+      // Before the first record is read: which probe has which slot, and what time it is in the guest.
+      await session.#recover();
+      for (let round = 0; round < firstPings; round += 1) await session.#ping(helloPingLimitMs);
+      session.#start(established);
+    } catch (thrown) {
+      link.close();
+      throw thrown;
+    }
+    log.info(
+      { guest: machine.name, boot_id: session.incarnation.bootId, resumed: session.resumed },
+      `${machine.name}: session is active`,
+    );
+    return session;
+  }
+
+  get channelDescription(): string {
+    return this.#link.description;
+  }
+
+  /** What was delivered and lost in this epoch. */
+  get statistics(): RelayStatistics {
+    if (this.#relay === undefined) throw new Error('the relay is opened before a session is handed out');
+    return this.#relay.statistics();
+  }
+
+  /** Records of a probe or event that this service has no declaration of. */
+  get undecodable(): number {
+    return this.#batch.undecodable;
+  }
+
+  /** Largest error of host times now, in µs; null before the clocks were aligned. */
+  get clockErrorUs(): number | null {
+    return this.clock.aligned ? this.clock.boundNs(Number(process.hrtime.bigint())) / 1e3 : null;
+  }
+
+  /** Load an image and arm it. A load the guest's kernel refused is a result, not an error. */
+  push(image: ProbeImage, args: string): Promise<PushResult> {
+    return this.#inTurn(async () => {
+      const slot = this.probes.freeSlot();
+      if (slot === undefined) {
+        throw new VesperError('REFUSED', `${this.incarnation.guest}: all ${limits.SLOTS.value} probe slots are taken: detach a probe first`);
+      }
+      // Known before it can write: its first record may be read before the answer to the commit.
+      this.probes.set({ slot, name: image.name, sha256: image.sha256, image, registered: false, armedPoints: 0, points: [], args });
+      let result: PushResult;
+      try {
+        result = await push(this.#link, { image, slot, args, chunkBytes: Math.min(this.hello.chunk_max, limits.CHUNK_MAX.value) });
+      } catch (thrown) {
+        // Whether it loaded is not known; a new session asks the frontend.
+        if (!this.#ended) this.end(`a push failed: ${messageOf(thrown)}`);
+        throw thrown;
+      }
+      if (result.error === 0) {
+        const { registered, armedPoints, points } = result;
+        this.probes.set({ slot, name: image.name, sha256: image.sha256, image, registered, armedPoints, points, args });
+        this.#rememberNow();
+      } else {
+        this.drain();
+        this.probes.remove(slot);
+      }
+      return result;
+    });
+  }
+
+  /** Disarm and unload. Returns 0 or the negative errno of the guest's kernel. */
+  unload(probe: LoadedProbe): Promise<{ readonly error: number; readonly written: number; readonly lost: number }> {
+    return this.#inTurn(async () => {
+      const { payload } = await this.#link.request('unload', { slot: probe.slot }, 'unloaded', { timeLimitMs: unloadTimeLimitMs });
+      if (payload.error === 0) {
+        // Its last records are still to be decoded.
+        this.drain();
+        this.probes.remove(probe.slot);
+        this.#rememberNow();
+      }
+      return { error: payload.error, written: Number(payload.written), lost: Number(payload.lost) };
+    });
+  }
+
+  /** Let the probe fire its own handlers; returns which ran. */
+  selfTest(probe: LoadedProbe): Promise<{ readonly error: string; readonly points: readonly PointState[] }> {
+    return this.#inTurn(async () => {
+      const { payload, tail } = await this.#link.request('self_test', { slot: probe.slot }, 'self_tested', {
+        timeLimitMs: unloadTimeLimitMs,
+      });
+      return { error: errnoName(payload.error), points: pointStates(tail) };
+    });
+  }
+
+  /** What the frontend itself says of its probes and counters. */
+  status(): Promise<Frame<'status_report'>> {
+    return this.#link.request('status', {}, 'status_report');
+  }
+
+  /** Read and deliver all that is in the rings now. */
+  drain(): void {
+    this.#relay?.drain();
+  }
+
+  /** Stops the relay in the guest: afterwards it no longer touches the region. */
+  async deactivate(): Promise<void> {
+    const { payload } = await this.#link.request('deactivate', {}, 'deactivated', { timeLimitMs: unloadTimeLimitMs });
+    if (payload.error !== 0) {
+      throw new VesperError('RELAY', `${this.incarnation.guest}: the frontend could not stop the relay: ${errnoName(payload.error)}`);
+    }
+    this.end('deactivated');
+  }
+
+  /** Idempotent. The guest goes on as it is; what it wrote is read to the end first. */
+  end(reason: string): void {
+    if (this.#ended) return;
+    this.#ended = true;
+    clearInterval(this.#heartbeat);
+    this.#relay?.drainToEnd();
+    const why = this.#batch.panicMessage === undefined ? reason : `kernel panic: ${this.#batch.panicMessage}`;
+    this.#relay?.close();
+    this.#link.close();
+    this.#options.events.ended(why);
+  }
+
+  #inTurn<T>(work: () => Promise<T>): Promise<T> {
+    const mine = this.#turn.then(work, work);
+    this.#turn = mine.catch(() => undefined);
+    return mine;
+  }
+
+  #start({ region, layout, epoch }: Established): void {
+    const { relays, log, heartbeatMs, events } = this.#options;
+    const { guest } = this.incarnation;
+    this.#relay = relays.open({
+      path: region.path,
+      layout,
+      epoch,
+      token: region.token,
+      onBatch: (batch) => events.batch(this.#batch.bind(batch)),
+      onQuarantine: ({ cpu, critical, fault }) => {
+        const ring = critical ? 'critical' : 'other';
+        log.error({ guest, cpu, ring, fault }, `${guest}: the ${ring} ring of CPU ${cpu} is broken (${fault}): no longer read`);
+        events.quarantined();
+      },
+      onHandlerError: (thrown) => log.error({ guest, err: thrown }, `${guest}: a batch was not handled: ${messageOf(thrown)}`),
+    });
+    this.#rememberNow();
+    this.#relay.start();
+    this.#heartbeat = setInterval(() => void this.#beat(), heartbeatMs);
+  }
+
+  /** What is loaded already: after a restart of the service, or by one that died in the middle of a push. */
+  async #recover(): Promise<void> {
+    const { tail } = await this.status();
+    const { remembered, imageOf } = this.#options;
+    const known = remembered?.bootId === this.incarnation.bootId ? remembered.probes : [];
+    for (const probe of tail) {
+      const sha256 = hexOf(probe.sha256);
+      this.probes.set({
+        slot: probe.slot,
+        name: probe.name,
+        sha256,
+        image: imageOf(sha256),
+        registered: probe.registered === 1,
+        armedPoints: probe.armed_points,
+        points: [],
+        args: known.find((one) => one.slot === probe.slot && one.sha256 === sha256)?.args,
+      });
+    }
+  }
+
+  async #ping(timeLimitMs: number): Promise<void> {
+    const sentNs = process.hrtime.bigint();
+    const { payload } = await this.#link.request('ping', { host_time_ns: sentNs }, 'pong', { timeLimitMs });
+    this.clock.add({
+      sentNs,
+      guestReceivedNs: payload.guest_received_ns,
+      guestSentNs: payload.guest_sent_ns,
+      receivedNs: process.hrtime.bigint(),
+    });
+  }
+
+  async #beat(): Promise<void> {
+    followWallClock();
+    // A doorbell may have got lost with a channel that was cut in the middle of it.
+    this.#relay?.wake();
+    try {
+      await this.#ping(this.#options.heartbeatMs);
+      if (this.#missed >= silentAfter) this.#options.events.health(false);
+      this.#missed = 0;
+    } catch (thrown) {
+      if (this.#ended) return;
+      this.#missed += 1;
+      if (this.#missed === silentAfter) this.#fallSilent(messageOf(thrown));
+    }
+  }
+
+  #fallSilent(why: string): void {
+    // A kernel that panicked says so in its last record, and nowhere else.
+    this.drain();
+    const { guest } = this.incarnation;
+    if (this.#batch.panicMessage !== undefined) {
+      this.end('kernel panic');
+      return;
+    }
+    this.#options.log.warn({ guest }, `${guest}: ${silentAfter} heartbeats without an answer: ${why}`);
+    this.#options.events.health(true);
+  }
+
+  #unsolicited(frame: Unsolicited): void {
+    switch (frame.name) {
+      case 'doorbell':
+        if (frame.payload.epoch === this.#epoch) this.#relay?.wake();
+        break;
+      case 'revoke':
+        if (frame.payload.epoch === this.#epoch) this.#revoke();
+        break;
+      case 'error':
+        this.#options.log.warn({ guest: this.incarnation.guest, errno: frame.payload.error }, `${this.incarnation.guest}: the frontend reports: ${frame.tail}`);
+        break;
+      case 'region':
+        break;
+    }
+  }
+
+  /** The frontend goes away, or its device does: let go of the region first, then say so. */
+  #revoke(): void {
+    this.#relay?.drainToEnd();
+    this.#relay?.close();
+    const told = this.#link.send('revoked', { epoch: this.#epoch });
+    void told.catch(() => undefined).finally(() => this.end('the frontend was unloaded or its region unplugged'));
+  }
+
+  #rememberNow(): void {
+    this.#options.events.remember({
+      bootId: this.incarnation.bootId,
+      epoch: String(this.#epoch),
+      probes: this.probes.all().map(({ slot, name, sha256, args }) => ({ slot, name, sha256, args: args ?? '' })),
+    });
+  }
+}

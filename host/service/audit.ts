@@ -1,0 +1,43 @@
+// SPDX-License-Identifier: Apache-2.0
+
+/** Who pushed which image into which guest, when, with which result: one JSON line each, only ever appended. */
+
+import { appendFileSync, mkdirSync } from 'node:fs';
+import { dirname } from 'node:path';
+import type { Logger } from '../log.ts';
+import { messageOf } from '../error.ts';
+
+export interface AuditEntry {
+  readonly action: 'load' | 'unload';
+  readonly guest: string;
+  readonly uuid: string;
+  readonly probe: string;
+  readonly sha256: string;
+  readonly args: string;
+  /** Who asked: `uid 1000`, `reconcile`. */
+  readonly by: string;
+  readonly result: string;
+}
+
+export class AuditLog {
+  readonly #path: string;
+  readonly #log: Logger;
+  /** Entries that could not be written; they went to the service log instead. */
+  failed = 0;
+
+  constructor(path: string, log: Logger) {
+    this.#path = path;
+    this.#log = log;
+    mkdirSync(dirname(path), { recursive: true, mode: 0o750 });
+  }
+
+  append(entry: AuditEntry): void {
+    const line = JSON.stringify({ time: new Date().toISOString(), ...entry });
+    try {
+      appendFileSync(this.#path, `${line}\n`, { mode: 0o640 });
+    } catch (thrown) {
+      this.failed += 1;
+      this.#log.error({ audit: entry, path: this.#path }, `cannot write the audit log: ${messageOf(thrown)}`);
+    }
+  }
+}

@@ -1,0 +1,52 @@
+// SPDX-License-Identifier: Apache-2.0
+
+/** Probe images for guests: from the catalogue by name, from a file, or from the store of what was pushed before. */
+
+import { join } from 'node:path';
+import { VesperError } from '../error.ts';
+import { Catalogue } from '../probe/catalogue.ts';
+import type { ProbeImage } from '../probe/declaration.ts';
+import type { GuestKernel } from '../probe/finding.ts';
+import { readImage } from '../probe/image.ts';
+import { ImageStore } from '../probe/image-store.ts';
+import type { ServiceConfig } from './config.ts';
+import type { WantedProbe } from './wanted.ts';
+
+export class ProbeImages {
+  readonly catalogue: Catalogue;
+  readonly #store: ImageStore;
+
+  constructor(config: ServiceConfig) {
+    this.catalogue = new Catalogue(config.catalogueRoots);
+    this.#store = new ImageStore(join(config.stateDirectory, 'images'));
+  }
+
+  /** By name, the build that fits the guest's kernel; or by the absolute path of a .ko file. Throws NOT_FOUND, REFUSED, HOST, BAD_IMAGE. */
+  async find(reference: string, guest: GuestKernel): Promise<ProbeImage> {
+    return reference.includes('/') ? readImage(reference) : (await this.catalogue.imageFor(reference, guest)).image;
+  }
+
+  /**
+   * The image of a wanted probe: as the catalogue has it for the guest's kernel, which may have changed since; else as it was pushed
+   * before. Throws NOT_FOUND or REFUSED.
+   */
+  async wanted(probe: WantedProbe, guest: GuestKernel): Promise<ProbeImage> {
+    try {
+      return await this.find(probe.name, guest);
+    } catch (thrown) {
+      const kept = probe.sha256 === undefined ? undefined : this.bySha256(probe.sha256);
+      if (kept !== undefined && thrown instanceof VesperError && thrown.code === 'NOT_FOUND') return kept;
+      throw thrown;
+    }
+  }
+
+  /** Undefined where this image was never pushed by a service with this state directory. */
+  bySha256(sha256: string): ProbeImage | undefined {
+    return this.#store.load(sha256);
+  }
+
+  /** Keep an image for later services: what is loaded in a guest has to stay decodable. */
+  keep(image: ProbeImage): void {
+    this.#store.save(image);
+  }
+}

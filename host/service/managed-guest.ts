@@ -1,0 +1,347 @@
+// SPDX-License-Identifier: Apache-2.0
+
+/**
+ * One guest under the service: keeps a session with its frontend while its machine runs, makes the loaded probes those that
+ * are wanted, and always knows why things are as they are.
+ */
+
+import type { GuestState, ProbeResult } from '../api/view.ts';
+import { messageOf, VesperError } from '../error.ts';
+import type { EventBatch } from '../guest/event-batch.ts';
+import { channelClosed, GuestSession, type Remembered } from '../guest/session.ts';
+import type { Logger } from '../log.ts';
+import { type ProbeImage, probeName } from '../probe/declaration.ts';
+import { assignParameters } from '../probe/parameters.ts';
+import type { LifecycleEvent, Machine } from '../provider/provider.ts';
+import type { RelayFactory } from '../relay/relay.ts';
+import type { AuditLog } from './audit.ts';
+import { Backoff } from './backoff.ts';
+import type { ServiceConfig } from './config.ts';
+import type { ProbeImages } from './images.ts';
+import { attachProbe, detachProbe, kernelOf } from './probe-actions.ts';
+import type { SessionMemory } from './session-memory.ts';
+import type { WantedProbe, WantedState } from './wanted.ts';
+
+export interface GuestServices {
+  readonly config: ServiceConfig;
+  readonly relays: RelayFactory;
+  readonly images: ProbeImages;
+  readonly wanted: WantedState;
+  readonly memory: SessionMemory;
+  readonly audit: AuditLog;
+  readonly log: Logger;
+  readonly publish: (batch: EventBatch) => void;
+}
+
+export interface AttachOptions {
+  /** Who asked, for the audit log. */
+  readonly by: string;
+  /** Let each probe prove that its handlers run. */
+  readonly selfTest: boolean;
+  /** Push although the check says that it will not load. */
+  readonly force: boolean;
+}
+
+/** What a session that is over delivered and lost, added up over the incarnations of the guest. */
+export interface PastSession {
+  readonly bootId: string;
+  readonly reason: string;
+  readonly delivered: number;
+  readonly lost: number;
+  readonly endedAtMs: number;
+}
+
+const historyLength = 16;
+/** A machine that dies closes its channel first; the hypervisor's word for it follows. */
+const explanationWithinMs = 5_000;
+
+export class ManagedGuest {
+  readonly machine: Machine;
+  readonly #services: GuestServices;
+  readonly #backoff = new Backoff({ firstMs: 250, mostMs: 15_000 });
+  readonly #past: PastSession[] = [];
+  /** Why a wanted probe is not loaded, by name. */
+  readonly #failures = new Map<string, string>();
+  #state: GuestState;
+  #reason: string;
+  #session: GuestSession | undefined;
+  #connecting: Promise<void> | undefined;
+  #retry: NodeJS.Timeout | undefined;
+  #closed = false;
+  #silent = false;
+  readonly #watchers = new Set<() => void>();
+
+  constructor(machine: Machine, services: GuestServices) {
+    this.machine = machine;
+    this.#services = services;
+    this.#state = machine.state === 'stopped' ? 'stopped' : 'running';
+    this.#reason = machine.state === 'running' ? 'found' : machine.state;
+  }
+
+  get state(): GuestState {
+    return this.#state;
+  }
+
+  get reason(): string {
+    return this.#reason;
+  }
+
+  get session(): GuestSession | undefined {
+    return this.#session;
+  }
+
+  /** Newest last. */
+  get past(): readonly PastSession[] {
+    return this.#past;
+  }
+
+  get failures(): ReadonlyMap<string, string> {
+    return this.#failures;
+  }
+
+  get wanted(): readonly WantedProbe[] {
+    return this.#services.wanted.of(this.machine.uuid);
+  }
+
+  /** Called after each change of state; returns what takes the watcher off. */
+  watch(changed: () => void): () => void {
+    this.#watchers.add(changed);
+    return () => this.#watchers.delete(changed);
+  }
+
+  /** Begin, or begin at once again, to bring the session up. */
+  connect(): void {
+    if (this.#closed || this.#session !== undefined || this.#connecting !== undefined) return;
+    if (this.machine.state !== 'running') return;
+    clearTimeout(this.#retry);
+    this.#connecting = this.#open().finally(() => {
+      this.#connecting = undefined;
+    });
+  }
+
+  lifecycle(event: LifecycleEvent): void {
+    switch (event.kind) {
+      case 'started':
+      case 'resumed':
+        this.#backoff.reset();
+        if (this.#session === undefined) this.#become('running', event.kind);
+        this.connect();
+        break;
+      case 'paused':
+        this.#become(this.#session === undefined ? 'running' : 'degraded', 'the machine is paused');
+        break;
+      case 'rebooted':
+        this.#backoff.reset();
+        this.#endSession('the guest rebooted');
+        this.#become('running', 'the guest rebooted');
+        this.connect();
+        break;
+      case 'panicked':
+        this.#endSession('the guest kernel panicked');
+        this.#become('lost', 'the guest kernel panicked');
+        break;
+      case 'stopped':
+        this.#endSession(event.reason);
+        clearTimeout(this.#retry);
+        this.#become('stopped', event.reason);
+        // The region was read to its end: what the machine leaves behind can go.
+        void this.machine.release().catch((thrown) => this.#services.log.warn(`${this.machine.name}: ${messageOf(thrown)}`));
+        break;
+    }
+  }
+
+  /** Wait until a session is active; throws with the reason where none comes about in time. */
+  async active(timeLimitMs: number): Promise<GuestSession> {
+    this.connect();
+    if (this.#session === undefined) await this.#settled(timeLimitMs);
+    if (this.#session !== undefined) return this.#session;
+    throw new VesperError('UNREACHABLE', `${this.machine.name} is ${this.#state}: ${this.#reason}`, {
+      data: { guest: this.machine.name, state: this.#state },
+    });
+  }
+
+  /**
+   * Make probes wanted and load them, one after the other. `references` are names of the catalogue or absolute paths. What the check
+   * or the guest's kernel refuses does not stay wanted. Throws USAGE or NOT_FOUND before anything was loaded.
+   */
+  async attach(references: readonly string[], assignments: readonly string[], options: AttachOptions): Promise<readonly ProbeResult[]> {
+    const session = await this.active(this.#services.config.heartbeatMs * 20);
+    const { images, wanted } = this.#services;
+    const found = await Promise.all(references.map((reference) => images.find(reference, kernelOf(session))));
+    const parameters = assignParameters(found, assignments);
+    const results: ProbeResult[] = [];
+    for (const image of found) {
+      const probe = { name: image.name, sha256: image.sha256, parameters: { ...parameters.get(probeName(image)) } };
+      const before = wanted.of(this.machine.uuid).find(({ name }) => name === probe.name);
+      // Wanted first: a service that dies in the middle of the push leaves it to its successor.
+      if (before === undefined) wanted.add(this.machine.uuid, probe);
+      const result = await this.#load(session, image, probe, options);
+      if (!result.ok && before === undefined) wanted.remove(this.machine.uuid, probe.name);
+      results.push(result);
+    }
+    this.#assess();
+    return results;
+  }
+
+  /** Make a probe unwanted and unload it where it is loaded. */
+  async detach(name: string, by: string): Promise<ProbeResult> {
+    this.#failures.delete(name);
+    const result = await detachProbe({ guest: this.machine, session: this.#session, name, by, services: this.#services });
+    this.#assess();
+    return result;
+  }
+
+  /**
+   * Leave the guest. Without `release` it is left as it is, probes armed, for the next service; with it the relay stops and
+   * everything that was plugged is unplugged.
+   */
+  async close(options: { readonly release: boolean }): Promise<void> {
+    this.#closed = true;
+    clearTimeout(this.#retry);
+    await this.#connecting?.catch(() => undefined);
+    const session = this.#session;
+    if (options.release) {
+      if (session !== undefined) {
+        for (const probe of session.probes.all()) await this.detach(probe.name, 'release');
+        await session.deactivate();
+      }
+      await this.machine.release();
+    } else {
+      session?.end('the service stops');
+    }
+  }
+
+  async #open(): Promise<void> {
+    const { config, relays, images, memory, log, publish } = this.#services;
+    const { machine } = this;
+    try {
+      let session: GuestSession | undefined;
+      session = await GuestSession.open({
+        machine,
+        relays,
+        log,
+        regionBytes: config.regionBytes,
+        heartbeatMs: config.heartbeatMs,
+        imageOf: (sha256) => images.bySha256(sha256),
+        remembered: memory.load(machine.uuid),
+        events: {
+          batch: publish,
+          quarantined: () => this.#assess(),
+          health: (silent) => this.#health(silent),
+          remember: (state: Remembered) => memory.save(machine.uuid, state),
+          ended: (reason) => this.#sessionEnded(session, reason),
+        },
+      });
+      if (this.#closed) {
+        session.end('the service stops');
+        return;
+      }
+      this.#session = session;
+      this.#silent = false;
+      this.#backoff.reset();
+      this.#become('active', session.resumed ? 'resumed' : 'activated');
+      await this.#reconcile(session);
+      this.#assess();
+    } catch (thrown) {
+      if (this.#closed) return;
+      const reached = thrown instanceof VesperError && (thrown.code === 'RELAY' || thrown.code === 'VERSION');
+      if (this.machine.state === 'running') this.#become(reached ? 'reachable' : 'running', messageOf(thrown));
+      this.#scheduleRetry();
+    }
+  }
+
+  #scheduleRetry(): void {
+    if (this.#closed || this.machine.state !== 'running') return;
+    clearTimeout(this.#retry);
+    this.#retry = setTimeout(() => this.connect(), this.#backoff.nextMs());
+  }
+
+  /** Load what is wanted and not loaded; unload what was detached while the guest was away; adopt the rest. */
+  async #reconcile(session: GuestSession): Promise<void> {
+    for (const loaded of session.probes.all()) {
+      if (this.wanted.some(({ name }) => name === loaded.name)) continue;
+      if (loaded.args !== undefined) await this.detach(loaded.name, 'reconcile');
+      else this.#services.wanted.add(this.machine.uuid, { name: loaded.name, sha256: loaded.sha256, parameters: {} });
+    }
+    for (const probe of this.wanted) {
+      if (this.#session !== session) return;
+      if (session.probes.find(probe.name) !== undefined) continue;
+      try {
+        const image = await this.#services.images.wanted(probe, kernelOf(session));
+        await this.#load(session, image, probe, { by: 'reconcile', selfTest: false, force: false });
+      } catch (thrown) {
+        this.#failures.set(probe.name, messageOf(thrown));
+      }
+    }
+  }
+
+  async #load(session: GuestSession, image: ProbeImage, wanted: WantedProbe, options: AttachOptions): Promise<ProbeResult> {
+    const { name, uuid } = this.machine;
+    const result = await attachProbe({ guest: { name, uuid }, session, image, wanted, ...options, services: this.#services });
+    if (result.ok) this.#failures.delete(wanted.name);
+    else if (options.by === 'reconcile') this.#failures.set(wanted.name, result.message);
+    return result;
+  }
+
+  #health(silent: boolean): void {
+    this.#silent = silent;
+    this.#assess();
+  }
+
+  #assess(): void {
+    if (this.#session === undefined) return;
+    if (this.#silent) {
+      this.#become('lost', 'the frontend does not answer heartbeats; what it writes is still read');
+      return;
+    }
+    const broken = this.#session.statistics.quarantined;
+    const [failed] = this.#failures;
+    if (broken > 0) this.#become('degraded', `${broken} rings are quarantined: what the guest wrote there is broken`);
+    else if (failed !== undefined) this.#become('degraded', failed[1]);
+    else if (this.machine.state === 'paused') this.#become('degraded', 'the machine is paused');
+    else this.#become('active', this.#session.resumed ? 'resumed' : 'activated');
+  }
+
+  /** End the session for a reason the hypervisor gave; where the closed channel ended it just now, that was why. */
+  #endSession(reason: string): void {
+    const last = this.#past.at(-1);
+    if (this.#session !== undefined) this.#session.end(reason);
+    else if (last?.reason.startsWith(channelClosed) && performance.now() - last.endedAtMs < explanationWithinMs) {
+      this.#past[this.#past.length - 1] = { ...last, reason };
+    }
+  }
+
+  #sessionEnded(session: GuestSession | undefined, reason: string): void {
+    if (session === undefined || this.#session !== session) return;
+    const { delivered, lost } = session.statistics;
+    this.#past.push({ bootId: session.incarnation.bootId, reason, delivered, lost, endedAtMs: performance.now() });
+    if (this.#past.length > historyLength) this.#past.shift();
+    this.#session = undefined;
+    this.#services.log.info({ guest: this.machine.name, delivered, lost }, `${this.machine.name}: session ended: ${reason}`);
+    this.#become('lost', reason);
+    if (!this.#closed) this.#scheduleRetry();
+  }
+
+  #become(state: GuestState, reason: string): void {
+    if (this.#state === state && this.#reason === reason) return;
+    this.#state = state;
+    this.#reason = reason;
+    for (const changed of this.#watchers) changed();
+  }
+
+  /** Resolves when there is a session, or the first attempt has failed, or time is up. */
+  #settled(timeLimitMs: number): Promise<void> {
+    return new Promise((resolve) => {
+      const finish = () => {
+        clearTimeout(timer);
+        unwatch();
+        resolve();
+      };
+      const unwatch = this.watch(() => {
+        if (this.#session !== undefined) finish();
+      });
+      const timer = setTimeout(finish, timeLimitMs);
+      void this.#connecting?.then(finish);
+    });
+  }
+}
