@@ -17,13 +17,13 @@
 #include <linux/memcontrol.h>
 #include <linux/mm.h>
 #include <linux/oom.h>
+#include <linux/pid_namespace.h>
 #include <linux/ptrace.h>
 #include <linux/sched/mm.h>
 #include <linux/sched/signal.h>
 #include <linux/sched/task.h>
 #include <linux/timekeeping.h>
 #include <linux/vmstat.h>
-#include <trace/events/oom.h>
 #include <vesper/probe.h>
 
 #define PATH_BYTES 192
@@ -319,31 +319,25 @@ static void on_victim(struct task_struct *task)
 	kill_emit(task);
 }
 
-/* The tracepoint passes the task since 6.8 and in later stable kernels (72ba14deb40a), before that its pid. */
-static void on_victim_task(void *point, struct task_struct *task, uid_t uid)
-{
-	if (vesper_enter(point))
-		on_victim(task);
-}
-
-static void on_victim_pid(void *point, int pid)
+/*
+ * The tracepoint passes the task since 6.8 and later stable kernels (72ba14deb40a), before that its pid. With symbol versions
+ * a module built for one loads into the other, and nothing checks tracepoints: look at what comes, addresses of the kernel
+ * are negative.
+ */
+static void on_mark(void *point, long task_or_pid)
 {
 	struct task_struct *task;
 
 	if (!vesper_enter(point))
 		return;
 	rcu_read_lock();
-	task = pid_task(find_pid_ns(pid, &init_pid_ns), PIDTYPE_PID);
+	task = task_or_pid < 0 ? (struct task_struct *)task_or_pid :
+				 pid_task(find_pid_ns((int)task_or_pid, &init_pid_ns), PIDTYPE_PID);
 	if (task)
 		on_victim(task);
 	rcu_read_unlock();
 }
-
-#define VICTIM_AS_TASK \
-	__builtin_types_compatible_p(typeof(check_trace_callback_type_mark_victim), \
-				     void(void (*)(void *, struct task_struct *, uid_t)))
-VESPER_TRACEPOINT(marked, "mark_victim", VICTIM_AS_TASK ? (void *)on_victim_task : (void *)on_victim_pid, true,
-		  "a process is killed: who, its memory");
+VESPER_TRACEPOINT(marked, "mark_victim", on_mark, true, "a process is killed: who, its memory");
 
 static void on_reaped(void *point, int pid)
 {
