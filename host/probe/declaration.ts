@@ -13,7 +13,7 @@ export type PointKind = 'kprobe' | 'kretprobe' | 'tracepoint' | 'notifier';
 export interface ValueSet {
   readonly name: string;
   readonly kind: 'enum' | 'flag';
-  /** As the field reads: negative ones for a signed field. */
+  /** As the field reads: negative ones for a signed field. Several names for a value: the first one is preferred. */
   readonly values: readonly { readonly value: bigint; readonly name: string }[];
 }
 

@@ -3,7 +3,7 @@
 /**
  * The .vesper.* sections of a module → a ProbeDeclaration that everything above may rely on: whatever it says of an
  * event's layout is inside the payload, does not overlap and has one meaning. A third party's module is hostile input.
- * Entries are sorted: compilers do not keep the order of the source.
+ * Everything stays in the order of the file, which is that of the source.
  */
 
 import {
@@ -103,7 +103,7 @@ function readEvents(
   const stray = fields.find((field) => !known.has(field.event));
   if (stray !== undefined)
     throw elf.bad(`field "${stray.name}" belongs to event ${stray.event}, which is not declared`);
-  return events.sort((a, b) => a.id - b.id);
+  return events;
 }
 
 function readPoints(
@@ -116,7 +116,7 @@ function readPoints(
     );
   }
   once(elf, entries, ({ kind, name }) => `probe point "${name}" of kind ${kind}`);
-  const points = entries.map((entry) => {
+  return entries.map((entry) => {
     const name = nameOf(elf, entry.name, /^[A-Za-z0-9_.:$+-]+$/, 'probe point');
     if (entry.required > 1)
       throw elf.bad(`probe point "${name}" has ${entry.required} where 0 or 1 is expected`);
@@ -127,7 +127,6 @@ function readPoints(
       doc: entry.doc,
     };
   });
-  return points.sort((a, b) => (a.name < b.name ? -1 : 1));
 }
 
 /** Entries of a section; none where it is missing. */

@@ -96,7 +96,7 @@ function moduleName(elf: ElfFile, tag: string): string {
   return name.replaceAll('-', '_');
 }
 
-/** `parmtype=name:type` and `parm=name:text`; a parameter may have only one of them. By name: compilers shuffle them. */
+/** `parmtype=name:type` and `parm=name:text`; a parameter may have only one of them. By name: gcc turns their order round. */
 function parameters(types: readonly string[], docs: readonly string[]): readonly ParameterDeclaration[] {
   const declared = new Map<string, { name: string; type: string; doc: string }>();
   for (const [key, entries] of [

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-/** Named values: `.vesper.values` → sets by name. */
+/** Named values: `.vesper.values` → sets by name. Where names compete, the first one in the source is preferred. */
 
 import { type valueDescriptor, valueKinds } from '../wire/descriptor.ts';
 import type { ValuesOf } from '../wire/struct.ts';
@@ -10,7 +10,7 @@ import { enumName, identifier, nameOf, once } from './names.ts';
 
 type Entry = ValuesOf<typeof valueDescriptor>;
 
-/** Sets as declared, ordered by value; values are 64 unsigned bits. */
+/** Sets as declared; values are 64 unsigned bits. */
 export function readValueSets(elf: ElfFile, entries: readonly Entry[]): ReadonlyMap<string, ValueSet> {
   once(elf, entries, ({ set, name }) => `value "${name}" of set "${set}"`);
   const sets = new Map<string, ValueSet>();
@@ -26,21 +26,12 @@ function readSet(elf: ElfFile, set: string, entries: readonly Entry[]): ValueSet
   );
   if (kinds.size > 1) throw elf.bad(`set "${name}" mixes values and flags`);
   const kind = kinds.has('flag') ? 'flag' : 'enum';
-  once(elf, entries, ({ value }) => `value ${value} of set "${name}"`);
-  return {
-    name,
-    kind,
-    values: entries
-      .toSorted((a, b) => (a.value < b.value ? -1 : 1))
-      .map((entry) => {
-        if (kind === 'flag' && entry.value === 0n)
-          throw elf.bad(`flag "${entry.name}" of set "${name}" has no bits`);
-        return {
-          value: entry.value,
-          name: nameOf(elf, entry.name, /^[\x21-\x7e]([\x20-\x7e]*[\x21-\x7e])?$/, 'value'),
-        };
-      }),
-  };
+  const values = entries.map(({ value, name: raw }) => ({
+    value,
+    name: nameOf(elf, raw, /^[\x21-\x7e]([\x20-\x7e]*[\x21-\x7e])?$/, 'value'),
+  }));
+  // The bits of a flag may not exist in a kernel that was configured without it.
+  return { name, kind, values: kind === 'flag' ? values.filter(({ value }) => value !== 0n) : values };
 }
 
 /**
