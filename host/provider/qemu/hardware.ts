@@ -1,0 +1,92 @@
+// SPDX-License-Identifier: Apache-2.0
+
+/** What VESPER has plugged into one run of one QEMU; a QEMU that comes back is a new one. */
+
+import { messageOf } from '../../error.ts';
+import type { ProvidedRegion } from '../provider.ts';
+import { ChannelPort } from './port.ts';
+import type { QmpClient } from './qmp.ts';
+import { RegionDevice } from './region.ts';
+import type { Site } from './site.ts';
+
+export class Hardware {
+  readonly qmp: QmpClient;
+  readonly #site: Site;
+  readonly #port: ChannelPort;
+  readonly #region: RegionDevice;
+  readonly #portTurn = new Turns();
+  readonly #regionTurn = new Turns();
+
+  constructor(site: Site) {
+    this.#site = site;
+    this.qmp = site.qmp;
+    this.#port = new ChannelPort(site);
+    this.#region = new RegionDevice(site);
+  }
+
+  /** Path of the socket of the channel. */
+  providePort(): Promise<string> {
+    return this.#portTurn.take(() => this.#port.provide());
+  }
+
+  provideRegion(bytes: number): Promise<ProvidedRegion> {
+    return this.#regionTurn.take(() => this.#region.provide(bytes));
+  }
+
+  async withdrawRegion(): Promise<void> {
+    await this.#regionTurn.take(() =>
+      this.#whileThere(
+        () => this.#region.withdraw(),
+        () => this.#region.removeFiles(),
+      ),
+    );
+  }
+
+  /** Everything is as it was; of a QEMU that is gone, its files are removed. */
+  async release(): Promise<void> {
+    const port = this.#portTurn.take(() =>
+      this.#whileThere(
+        () => this.#port.withdraw(),
+        () => this.#port.removeFiles(),
+      ),
+    );
+    const results = await Promise.allSettled([port, this.withdrawRegion()]);
+    for (const result of results) if (result.status === 'rejected') throw result.reason;
+  }
+
+  deviceDeleted(id: unknown): void {
+    void this.#quietly(() => this.#region.deviceDeleted(id));
+  }
+
+  machineGone(): void {
+    void this.#quietly(() => this.#region.machineGone());
+  }
+
+  async #whileThere(work: () => Promise<void>, afterwards: () => Promise<void>): Promise<void> {
+    try {
+      if (!this.qmp.closed) return await work();
+    } catch (error) {
+      if (!this.qmp.closed) throw error;
+    }
+    await afterwards();
+  }
+
+  async #quietly(work: () => Promise<void>): Promise<void> {
+    try {
+      await this.#regionTurn.take(work);
+    } catch (error) {
+      this.#site.log.warn(`${this.#site.name}: ${messageOf(error)}`);
+    }
+  }
+}
+
+/** One piece of work after the other. */
+class Turns {
+  #last: Promise<unknown> = Promise.resolve();
+
+  take<T>(work: () => Promise<T>): Promise<T> {
+    const result = this.#last.then(work);
+    this.#last = result.catch(() => undefined);
+    return result;
+  }
+}

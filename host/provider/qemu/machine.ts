@@ -1,0 +1,66 @@
+// SPDX-License-Identifier: Apache-2.0
+
+/** One guest in a QEMU that has a QMP monitor on a unix socket. */
+
+import type { Channel } from '../../channel/channel.ts';
+import { connectUnixSocket } from '../../channel/unix-socket.ts';
+import { VesperError } from '../../error.ts';
+import { portName } from '../../wire/message.ts';
+import type { Machine, MachineDescription, MachineState, ProvidedRegion } from '../provider.ts';
+import type { Hardware } from './hardware.ts';
+import type { Lifecycle } from './lifecycle.ts';
+
+export const providerName = 'qemu';
+
+/** Stays the same object when its QEMU goes away and comes back. */
+export class QemuMachine implements Machine {
+  readonly name: string;
+  readonly uuid: string;
+  readonly provider = providerName;
+  #hardware: Hardware;
+  #lifecycle: Lifecycle;
+
+  constructor(
+    { name, uuid }: Omit<MachineDescription, 'provider'>,
+    hardware: Hardware,
+    lifecycle: Lifecycle,
+  ) {
+    this.name = name;
+    this.uuid = uuid;
+    this.#hardware = hardware;
+    this.#lifecycle = lifecycle;
+  }
+
+  get state(): MachineState {
+    return this.#lifecycle.state;
+  }
+
+  /** Its QEMU is back; what was plugged into the former one is gone with it. */
+  came(hardware: Hardware, lifecycle: Lifecycle): void {
+    this.#hardware = hardware;
+    this.#lifecycle = lifecycle;
+  }
+
+  async openChannel(): Promise<Channel> {
+    const path = await this.#there().providePort();
+    return connectUnixSocket(path, { description: `virtio-serial port ${portName} (${path})` });
+  }
+
+  async provideRegion(bytes: number): Promise<ProvidedRegion> {
+    return this.#there().provideRegion(bytes);
+  }
+
+  withdrawRegion(): Promise<void> {
+    return this.#hardware.withdrawRegion();
+  }
+
+  release(): Promise<void> {
+    return this.#hardware.release();
+  }
+
+  #there(): Hardware {
+    if (!this.#hardware.qmp.closed) return this.#hardware;
+    const message = `${this.name}: its QEMU is gone: start the guest`;
+    throw new VesperError('UNREACHABLE', message, { data: { guest: this.name } });
+  }
+}

@@ -1,0 +1,143 @@
+// SPDX-License-Identifier: Apache-2.0
+
+/** The virtio-serial port of the control channel: found, plugged into a running QEMU, and unplugged. */
+
+import { randomBytes } from 'node:crypto';
+import { mkdir, rm, rmdir } from 'node:fs/promises';
+import { dirname, isAbsolute, join } from 'node:path';
+import { z } from 'zod';
+import { VesperError } from '../../error.ts';
+import { portName } from '../../wire/message.ts';
+import { busesOf, type Device, devices, property, removeBackend, textProperty, unplug } from './qom.ts';
+import type { Site } from './site.ts';
+
+/** Stable: by these a service that was restarted recognises what its predecessor plugged. */
+const chardevId = 'vesper-channel';
+const portId = 'vesper-port';
+
+const controllerTypes = new Set([
+  'virtio-serial-pci',
+  'virtio-serial-pci-transitional',
+  'virtio-serial-pci-non-transitional',
+  'virtio-serial-device',
+  'virtio-serial-ccw',
+]);
+
+const chardevs = z.array(z.object({ label: z.string(), filename: z.string() }));
+const count = z.number();
+
+export class ChannelPort {
+  readonly #site: Site;
+  /** Of a socket that we had QEMU make. */
+  #socketPath: string | undefined;
+
+  constructor(site: Site) {
+    this.#site = site;
+  }
+
+  /** Path of the port's socket on the host; plugs the port where there is none. */
+  async provide(): Promise<string> {
+    const all = await devices(this.#site.qmp);
+    const port = await this.#find(all);
+    return port === undefined ? this.#plug(all) : this.#socketOf(port);
+  }
+
+  /** Unplugs the port if it was plugged by a service, and removes its socket. */
+  async withdraw(): Promise<void> {
+    const { qmp, unplugLimitMs } = this.#site;
+    const ours = (await devices(qmp)).find(({ path }) => path === `/machine/peripheral/${portId}`);
+    if (ours !== undefined) {
+      this.#socketPath = await this.#socketOf(ours);
+      await unplug(qmp, portId, unplugLimitMs, 'try again');
+    }
+    await removeBackend(qmp, 'chardev-remove', chardevId);
+    await this.removeFiles();
+  }
+
+  /** What a QEMU that was killed leaves. */
+  async removeFiles(): Promise<void> {
+    if (this.#socketPath === undefined) return;
+    await rm(this.#socketPath, { force: true });
+    // Others may have put something there; an empty folder of ours goes.
+    if (dirname(this.#socketPath) === this.#site.folder)
+      await rmdir(this.#site.folder).catch(() => undefined);
+    this.#socketPath = undefined;
+  }
+
+  async #find(all: readonly Device[]): Promise<Device | undefined> {
+    const ports = all.filter(({ type }) => type === 'virtserialport');
+    const names = await Promise.all(ports.map(({ path }) => textProperty(this.#site.qmp, path, 'name')));
+    return ports[names.indexOf(portName)];
+  }
+
+  async #socketOf(port: Device): Promise<string> {
+    const { qmp, name } = this.#site;
+    const label = await textProperty(qmp, port.path, 'chardev');
+    const chardev = (await qmp.execute('query-chardev', {}, chardevs)).find((c) => c.label === label);
+    const path = /^(?:disconnected:)?unix:(.+?),server(?:=on)?$/.exec(chardev?.filename ?? '')?.[1];
+    if (path === undefined || !isAbsolute(path)) {
+      const message = `${name}: port ${portName} is there, but its character device is "${chardev?.filename ?? label}": it has to be a listening unix socket with an absolute path (-chardev socket,id=…,path=/…,server=on,wait=off)`;
+      throw new VesperError('PROVIDER', message, { data: { guest: name, chardev: chardev?.filename } });
+    }
+    if (label === chardevId) this.#socketPath = path;
+    return path;
+  }
+
+  async #plug(all: readonly Device[]): Promise<string> {
+    const { qmp, folder, owner } = this.#site;
+    const bus = await this.#freeBus(all);
+    // Half of a port, from a service that ended between the two commands.
+    await removeBackend(qmp, 'chardev-remove', chardevId);
+    await mkdir(dirname(folder), { recursive: true, mode: 0o711 });
+    await mkdir(folder, { recursive: true, mode: 0o700 });
+    await owner.give(folder);
+    const path = join(folder, `port-${randomBytes(4).toString('hex')}`);
+    this.#socketPath = path;
+    try {
+      const addr = { type: 'unix', data: { path } };
+      const backend = { type: 'socket', data: { addr, server: true, wait: false } };
+      await qmp.execute('chardev-add', { id: chardevId, backend });
+      const port = { driver: 'virtserialport', id: portId, name: portName, chardev: chardevId, bus };
+      await qmp.execute('device_add', port);
+    } catch (error) {
+      await removeBackend(qmp, 'chardev-remove', chardevId).catch(() => undefined); // the first error tells more
+      await this.removeFiles();
+      throw error;
+    }
+    return path;
+  }
+
+  /** A virtio-serial bus with a port left; QEMU chooses the number. */
+  async #freeBus(all: readonly Device[]): Promise<string> {
+    const { qmp, name } = this.#site;
+    const controllers = all.filter(({ type }) => controllerTypes.has(type));
+    for (const { path, type } of controllers) {
+      const device = type === 'virtio-serial-device' ? path : `${path}/virtio-backend`;
+      const [bus] = await busesOf(qmp, device, 'virtio-serial-bus');
+      if (bus === undefined) continue;
+      const most = await property(qmp, device, 'max_ports', count);
+      const used = await this.#portsOn(bus.path, all);
+      // Port 0 is kept for a console.
+      if (used.filter((nr) => nr !== 0).length < most - 1) return bus.name;
+    }
+    const advice =
+      'a controller cannot be added while the guest runs: start it with "-device virtio-serial-pci", or in libvirt with <controller type=\'virtio-serial\'/>';
+    const message =
+      controllers.length === 0
+        ? `${name}: the machine has no virtio-serial controller: ${advice}`
+        : `${name}: every port of its virtio-serial controllers is taken: ${advice}`;
+    throw new VesperError('PROVIDER', message, { data: { guest: name } });
+  }
+
+  async #portsOn(busPath: string, all: readonly Device[]): Promise<number[]> {
+    const { qmp } = this.#site;
+    const ports = all.filter(({ type }) => type === 'virtserialport' || type === 'virtconsole');
+    const placed = await Promise.all(
+      ports.map(async ({ path }) => ({
+        bus: await textProperty(qmp, path, 'parent_bus'),
+        nr: await property(qmp, path, 'nr', count),
+      })),
+    );
+    return placed.filter(({ bus }) => bus === busPath).map(({ nr }) => nr);
+  }
+}

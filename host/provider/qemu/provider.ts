@@ -1,0 +1,151 @@
+// SPDX-License-Identifier: Apache-2.0
+
+/** Guests whose QEMU offers a QMP monitor on a unix socket: named one by one, or as `*.qmp` in a folder. */
+
+import { type FSWatcher, watch } from 'node:fs';
+import { readdir } from 'node:fs/promises';
+import { basename, dirname, join } from 'node:path';
+import type { Logger } from '../../log.ts';
+import type { Provider, ProviderEvents } from '../provider.ts';
+import { providerName } from './machine.ts';
+import { MonitorWatch } from './monitor-watch.ts';
+
+export interface QemuProviderOptions {
+  readonly monitors?: readonly { readonly path: string; readonly name?: string }[];
+  /** Folders in which every socket called `*.qmp` is a monitor. They need not exist yet. */
+  readonly folders?: readonly string[];
+  /** For the sockets of hot-plugged ports; made where it is missing. */
+  readonly runtimeDirectory: string;
+  /** For the files of regions: a tmpfs. Default `/dev/shm`. */
+  readonly regionDirectory?: string;
+  readonly connectLimitMs?: number;
+  readonly commandLimitMs?: number;
+  /** How long a guest may take to let go of a device. */
+  readonly unplugLimitMs?: number;
+  readonly log: Logger;
+}
+
+/** start() waits no longer for machines that do not answer; they are found later. */
+const startLimitMs = 1_000;
+const lookAgainMs = 1_000;
+/** QEMU makes the file of its socket a moment before it listens. */
+const newFileMs = 50;
+
+export class QemuProvider implements Provider {
+  readonly name = providerName;
+  readonly #options: QemuProviderOptions;
+  readonly #watches = new Map<string, MonitorWatch>();
+  readonly #folders = new Map<string, FSWatcher | undefined>();
+  /** Monitors that were given one by one: tried whether or not the socket is there. */
+  readonly #named: ReadonlySet<string>;
+  #events: ProviderEvents | undefined;
+  #timer: NodeJS.Timeout | undefined;
+
+  constructor(options: QemuProviderOptions) {
+    this.#options = options;
+    this.#named = new Set((options.monitors ?? []).map(({ path }) => path));
+  }
+
+  async start(events: ProviderEvents): Promise<void> {
+    this.#events = events;
+    for (const { path, name } of this.#options.monitors ?? []) this.#add(path, events, name);
+    for (const folder of this.#options.folders ?? []) this.#folders.set(folder, undefined);
+    await this.#look(startLimitMs);
+  }
+
+  async stop(): Promise<void> {
+    this.#events = undefined;
+    clearTimeout(this.#timer);
+    for (const watcher of this.#folders.values()) watcher?.close();
+    for (const monitor of this.#watches.values()) monitor.stop();
+    this.#folders.clear();
+    this.#watches.clear();
+  }
+
+  /** Monitors without a connection, and why. */
+  problems(): ReadonlyMap<string, string> {
+    const known = [...this.#watches.values()].map(({ path, problem }) => [path, problem] as const);
+    return new Map(known.filter((entry): entry is [string, string] => entry[1] !== undefined));
+  }
+
+  #add(path: string, events: ProviderEvents, name?: string): void {
+    if (this.#watches.has(path)) return;
+    const { runtimeDirectory, regionDirectory = '/dev/shm', log } = this.#options;
+    const monitor = new MonitorWatch(path, {
+      ...(name === undefined ? {} : { name }),
+      directories: { runtime: runtimeDirectory, region: regionDirectory },
+      connectLimitMs: this.#options.connectLimitMs ?? 3_000,
+      commandLimitMs: this.#options.commandLimitMs ?? 5_000,
+      unplugLimitMs: this.#options.unplugLimitMs ?? 10_000,
+      log,
+      events,
+      onLost: () => this.#lookLater(),
+    });
+    this.#watches.set(path, monitor);
+  }
+
+  /** Look for machines; waits for those that are slow to answer no longer than `limitMs`. */
+  async #look(limitMs: number): Promise<void> {
+    const events = this.#events;
+    if (events === undefined) return;
+    for (const monitor of this.#watches.values()) monitor.present = this.#named.has(monitor.path);
+    await Promise.all([...this.#folders.keys()].map((folder) => this.#scan(folder, events)));
+    const attempts = Promise.all([...this.#watches.values()].map((monitor) => monitor.attempt()));
+    const limit = Promise.withResolvers<void>();
+    const timer = setTimeout(limit.resolve, limitMs);
+    await Promise.race([attempts, limit.promise]);
+    clearTimeout(timer);
+    this.#lookLater();
+  }
+
+  #lookLater(): void {
+    if (this.#events === undefined || this.#timer !== undefined) return;
+    const missing = [...this.#watches.values()].some(({ connected, present }) => present && !connected);
+    const unwatched = [...this.#folders.values()].some((watcher) => watcher === undefined);
+    if (!missing && !unwatched) return;
+    this.#lookIn(lookAgainMs);
+  }
+
+  #lookIn(ms: number): void {
+    clearTimeout(this.#timer);
+    this.#timer = setTimeout(() => {
+      this.#timer = undefined;
+      void this.#look(0);
+    }, ms);
+  }
+
+  async #scan(folder: string, events: ProviderEvents): Promise<void> {
+    if (this.#folders.get(folder) === undefined) this.#folders.set(folder, this.#watchFolder(folder));
+    let sockets: string[] = [];
+    try {
+      const entries = await readdir(folder, { withFileTypes: true });
+      sockets = entries
+        .filter((entry) => entry.isSocket() && entry.name.endsWith('.qmp'))
+        .map(({ name }) => name);
+    } catch {
+      this.#unwatch(folder); // looked for again until it is there
+    }
+    for (const name of sockets) this.#add(join(folder, name), events);
+    for (const monitor of this.#watches.values()) {
+      if (dirname(monitor.path) === folder) monitor.present ||= sockets.includes(basename(monitor.path));
+    }
+  }
+
+  #watchFolder(folder: string): FSWatcher | undefined {
+    try {
+      const watcher = watch(folder, (_, name) => {
+        if (name === null || name.endsWith('.qmp') || name === basename(folder)) this.#lookIn(newFileMs);
+      });
+      watcher.on('error', () => this.#unwatch(folder));
+      return watcher;
+    } catch {
+      return undefined; // looked for again until it is there
+    }
+  }
+
+  #unwatch(folder: string): void {
+    this.#folders.get(folder)?.close();
+    this.#folders.set(folder, undefined);
+    this.#lookLater();
+  }
+}

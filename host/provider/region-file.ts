@@ -1,0 +1,94 @@
+// SPDX-License-Identifier: Apache-2.0
+
+/** The file behind a shared region: made and stamped by the provider, mapped by host and guest. */
+
+import { randomBytes } from 'node:crypto';
+import { constants } from 'node:fs';
+import { type FileHandle, open, readdir, rm } from 'node:fs/promises';
+import { basename, dirname, join } from 'node:path';
+import { VesperError } from '../error.ts';
+import { layoutVersion, pageBytes, regionHeader, regionMagic } from '../wire/region.ts';
+import { decode, encode } from '../wire/struct.ts';
+import type { ProvidedRegion } from './provider.ts';
+
+const { O_CREAT, O_EXCL, O_NOFOLLOW, O_RDONLY, O_RDWR } = constants;
+const regionBytesMin = 16 * pageBytes;
+
+/**
+ * Make a region of `bytes`, stamped, mode 0600. `prefix` is a path; something random is appended. Throws USAGE for an
+ * impossible size, HOST where the file cannot be made.
+ */
+export async function createRegionFile(prefix: string, bytes: number): Promise<ProvidedRegion> {
+  // QEMU ends with a failed assertion, and the guest with it, when a PCI BAR is no power of two.
+  if (!Number.isSafeInteger(Math.log2(bytes)) || bytes < regionBytesMin) {
+    throw new VesperError(
+      'USAGE',
+      `a region of ${bytes} bytes: it has to be a power of two of at least ${regionBytesMin}`,
+    );
+  }
+  const token = randomBytes(16);
+  const path = `${prefix}-${token.toString('hex', 0, 4)}`;
+  try {
+    const file = await open(path, O_CREAT | O_EXCL | O_NOFOLLOW | O_RDWR, 0o600);
+    try {
+      await fill(file, bytes);
+      const header = {
+        magic: regionMagic,
+        layout_version: layoutVersion,
+        region_bytes: BigInt(bytes),
+        token,
+      };
+      await file.write(encode(regionHeader, header), 0, regionHeader.size, 0);
+    } finally {
+      await file.close();
+    }
+  } catch (error) {
+    await rm(path, { force: true });
+    const why =
+      (error as NodeJS.ErrnoException).code === 'ENOSPC' ? `no room for ${bytes} bytes` : String(error);
+    const message = `cannot make the region ${path}: ${why}: free some, or choose another folder for regions`;
+    throw new VesperError('HOST', message, { cause: error, data: { path, bytes } });
+  }
+  return { path, bytes, token: Uint8Array.from(token) };
+}
+
+/**
+ * Written, not truncated to its size: a sparse file in a full tmpfs would kill QEMU with SIGBUS at the first touch.
+ */
+async function fill(file: FileHandle, bytes: number): Promise<void> {
+  const zeros = new Uint8Array(Math.min(bytes, 1 << 20));
+  for (let at = 0; at < bytes; at += zeros.length) await file.write(zeros, 0, zeros.length, at);
+}
+
+/** The region that is in a file of a former service; undefined where it is no region or not readable. */
+export async function readRegionFile(path: string): Promise<ProvidedRegion | undefined> {
+  let file: FileHandle | undefined;
+  try {
+    file = await open(path, O_RDONLY | O_NOFOLLOW);
+    const { size } = await file.stat();
+    const raw = new Uint8Array(regionHeader.size);
+    const { bytesRead } = await file.read(raw, 0, raw.length, 0);
+    if (bytesRead < raw.length) return undefined;
+    const header = decode(regionHeader, raw);
+    const ours = header.magic === regionMagic && header.layout_version === layoutVersion;
+    return ours && header.region_bytes === BigInt(size)
+      ? { path, bytes: size, token: header.token }
+      : undefined;
+  } catch (error) {
+    if (['ENOENT', 'EACCES', 'ELOOP'].includes((error as NodeJS.ErrnoException).code ?? '')) return undefined;
+    throw error;
+  } finally {
+    await file?.close();
+  }
+}
+
+/** Remove what former regions of the same prefix left behind. */
+export async function removeRegionFiles(prefix: string): Promise<void> {
+  const folder = dirname(prefix);
+  const names = await readdir(folder).catch(() => []);
+  const ours = `${basename(prefix)}-`;
+  const stale = names.filter(
+    (name) => name.startsWith(ours) && /^[0-9a-f]{8}$/.test(name.slice(ours.length)),
+  );
+  await Promise.all(stale.map((name) => rm(join(folder, name), { force: true })));
+}
