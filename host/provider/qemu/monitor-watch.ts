@@ -17,7 +17,7 @@ import { ownerOf, placesOf } from './site.ts';
 export interface WatchOptions {
   /** Replaces the name QEMU was given. */
   readonly name?: string;
-  readonly directories: { readonly runtime: string; readonly region: string };
+  readonly directories: { readonly run: string; readonly region: string };
   readonly connectLimitMs: number;
   readonly commandLimitMs: number;
   readonly unplugLimitMs: number;

@@ -32,12 +32,12 @@ export interface Site {
 export function placesOf(
   machine: { readonly name: string; readonly uuid: string },
   qmpPath: string,
-  directories: { readonly runtime: string; readonly region: string },
+  directories: { readonly run: string; readonly region: string },
 ): Pick<Site, 'folder' | 'regionPrefix'> {
   const readable = machine.name.replace(/[^A-Za-z0-9_.-]/g, '_').slice(0, 24);
   const digest = createHash('sha256').update(`${machine.uuid} ${qmpPath}`).digest('hex').slice(0, 8);
   const key = `${readable}-${digest}`;
-  return { folder: join(directories.runtime, key), regionPrefix: join(directories.region, `vesper-${key}`) };
+  return { folder: join(directories.run, key), regionPrefix: join(directories.region, `vesper-${key}`) };
 }
 
 /** QEMU runs as whoever owns its monitor's socket. */
