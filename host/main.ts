@@ -22,7 +22,11 @@ function program(): Command {
   const vesper = new Command('vesper')
     .description('Attach kernel probes to running virtual machines from the hypervisor host.')
     .version(version)
-    .addOption(new Option('--run-dir <dir>', 'directory of the service socket').env('VESPER_RUN_DIR').default('/run/vesper'))
+    .addOption(
+      new Option('--run-dir <dir>', 'directory of the service socket')
+        .env('VESPER_RUN_DIR')
+        .default('/run/vesper'),
+    )
     .showHelpAfterError('(vesper --help lists the commands)')
     .exitOverride();
   for (const command of [
@@ -43,7 +47,9 @@ function program(): Command {
 
 async function main(): Promise<void> {
   // A reader that went away (`vesper events | head`) ends the program like any other.
-  process.stdout.on('error', (thrown: NodeJS.ErrnoException) => process.exit(thrown.code === 'EPIPE' ? 0 : 1));
+  process.stdout.on('error', (thrown: NodeJS.ErrnoException) =>
+    process.exit(thrown.code === 'EPIPE' ? 0 : 1),
+  );
   try {
     await program().parseAsync();
   } catch (thrown) {

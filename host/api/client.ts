@@ -42,7 +42,10 @@ export class ApiClient {
   }
 
   /** Lines of the event stream, parsed; ends when the service ends it or `signal` aborts. */
-  async *events(query: Readonly<Record<string, string>>, signal?: AbortSignal): AsyncGenerator<Record<string, unknown>> {
+  async *events(
+    query: Readonly<Record<string, string>>,
+    signal?: AbortSignal,
+  ): AsyncGenerator<Record<string, unknown>> {
     const response = await this.#send('GET', `/v1/events?${new URLSearchParams(query)}`, undefined, signal);
     if (response.statusCode !== 200) throw await failureOf(response);
     try {
@@ -51,7 +54,9 @@ export class ApiClient {
       }
     } catch (thrown) {
       if (signal?.aborted !== true) {
-        throw new VesperError('UNREACHABLE', 'the vesper service went away; the stream has ended', { cause: thrown });
+        throw new VesperError('UNREACHABLE', 'the vesper service went away; the stream has ended', {
+          cause: thrown,
+        });
       }
     }
   }
@@ -64,9 +69,15 @@ export class ApiClient {
 
   #send(method: string, path: string, body?: unknown, signal?: AbortSignal): Promise<IncomingMessage> {
     const content = body === undefined ? undefined : JSON.stringify(body);
-    const headers = content === undefined ? {} : { 'content-type': 'application/json', 'content-length': Buffer.byteLength(content) };
+    const headers =
+      content === undefined
+        ? {}
+        : { 'content-type': 'application/json', 'content-length': Buffer.byteLength(content) };
     return new Promise((resolve, reject) => {
-      const sent = request({ socketPath: this.#path, method, path, headers, ...(signal === undefined ? {} : { signal }) }, resolve);
+      const sent = request(
+        { socketPath: this.#path, method, path, headers, ...(signal === undefined ? {} : { signal }) },
+        resolve,
+      );
       sent.on('error', (thrown: NodeJS.ErrnoException) => reject(this.#unreachable(thrown)));
       sent.end(content);
     });
@@ -92,9 +103,20 @@ async function textOf(response: IncomingMessage): Promise<string> {
 async function failureOf(response: IncomingMessage): Promise<VesperError> {
   const text = await textOf(response);
   try {
-    const { code, message, data } = JSON.parse(text) as { code: string; message: string; data?: Record<string, unknown> };
-    return new VesperError(code in errorCodes ? (code as ErrorCode) : 'HOST', message, data === undefined ? {} : { data });
+    const { code, message, data } = JSON.parse(text) as {
+      code: string;
+      message: string;
+      data?: Record<string, unknown>;
+    };
+    return new VesperError(
+      code in errorCodes ? (code as ErrorCode) : 'HOST',
+      message,
+      data === undefined ? {} : { data },
+    );
   } catch {
-    return new VesperError('HOST', `the vesper service answered ${response.statusCode}: ${text.slice(0, 200)}`);
+    return new VesperError(
+      'HOST',
+      `the vesper service answered ${response.statusCode}: ${text.slice(0, 200)}`,
+    );
   }
 }

@@ -51,4 +51,5 @@ export class EventStream implements Sink {
   }
 }
 
-export const eventLine = (event: VesperEvent): string => `${JSON.stringify(eventJson(event, isoMicroseconds))}\n`;
+export const eventLine = (event: VesperEvent): string =>
+  `${JSON.stringify(eventJson(event, isoMicroseconds))}\n`;

@@ -62,7 +62,8 @@ export class EventMatcher {
 function rankOf(minSeverity: string | undefined): number {
   if (minSeverity === undefined) return 0;
   const rank = severityNames.indexOf(minSeverity as Severity);
-  if (rank < 0) throw new VesperError('USAGE', `unknown severity ${minSeverity}: use one of ${severityNames.join(', ')}`);
+  if (rank < 0)
+    throw new VesperError('USAGE', `unknown severity ${minSeverity}: use one of ${severityNames.join(', ')}`);
   return rank;
 }
 
@@ -74,7 +75,10 @@ function parseCondition(part: string): Condition {
   const [, name = '', operator = '', literal = ''] = conditionPattern.exec(part) ?? [];
   const wanted = literal.trim().replace(/^(['"])(.*)\1$/, '$2');
   if (name === '' || wanted === '') {
-    throw new VesperError('USAGE', `cannot understand the condition "${part}": write field=value, with = != < <= > >= or ~ (contains), joined by and`);
+    throw new VesperError(
+      'USAGE',
+      `cannot understand the condition "${part}": write field=value, with = != < <= > >= or ~ (contains), joined by and`,
+    );
   }
   const number = Number(wanted);
   return (event) => {

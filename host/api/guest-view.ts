@@ -21,7 +21,12 @@ export function guestView(guest: ManagedGuest): GuestView {
     clock_error_us: session?.clockErrorUs ?? null,
     probes: probeViews(guest),
     relay: relayView(guest),
-    past: guest.past.map(({ bootId, reason, delivered, lost }) => ({ boot_id: bootId, reason, delivered, lost })),
+    past: guest.past.map(({ bootId, reason, delivered, lost }) => ({
+      boot_id: bootId,
+      reason,
+      delivered,
+      lost,
+    })),
   };
 }
 

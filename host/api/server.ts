@@ -32,7 +32,15 @@ const eventQuery = z.object({
   follow: z.enum(['0', '1']).default('1'),
 });
 
-const httpStatus = { USAGE: 400, NOT_FOUND: 404, REFUSED: 409, VERSION: 409, BAD_IMAGE: 409, UNREACHABLE: 503, TIMEOUT: 504 } as const;
+const httpStatus = {
+  USAGE: 400,
+  NOT_FOUND: 404,
+  REFUSED: 409,
+  VERSION: 409,
+  BAD_IMAGE: 409,
+  UNREACHABLE: 503,
+  TIMEOUT: 504,
+} as const;
 
 export class ApiServer {
   readonly #service: Service;
@@ -53,13 +61,18 @@ export class ApiServer {
   /** Throws HOST where another service answers on the socket. */
   async start(): Promise<void> {
     if (await answers(this.#path)) {
-      throw new VesperError('HOST', `another vesper service answers on ${this.#path}: stop it, or give this one another --run-dir`);
+      throw new VesperError(
+        'HOST',
+        `another vesper service answers on ${this.#path}: stop it, or give this one another --run-dir`,
+      );
     }
     rmSync(this.#path, { force: true });
     try {
       await this.#app.listen({ path: this.#path });
     } catch (thrown) {
-      throw new VesperError('HOST', `cannot listen on ${this.#path}: ${messageOf(thrown)}`, { cause: thrown });
+      throw new VesperError('HOST', `cannot listen on ${this.#path}: ${messageOf(thrown)}`, {
+        cause: thrown,
+      });
     }
     chmodSync(this.#path, 0o660);
   }
@@ -78,10 +91,14 @@ export class ApiServer {
       void reply.code(status).send({ code: error.code, message: error.message, data: error.data });
     });
     this.#app.get('/v1/guests', () => service.guests().map(guestView));
-    this.#app.get<{ Params: { guest: string } }>('/v1/guests/:guest', ({ params }) => guestView(service.guest(params.guest)));
+    this.#app.get<{ Params: { guest: string } }>('/v1/guests/:guest', ({ params }) =>
+      guestView(service.guest(params.guest)),
+    );
     this.#app.post<{ Params: { guest: string } }>('/v1/guests/:guest/attach', async ({ params, body }) => {
       const { probes, parameters, self_test: selfTest, force } = attachBody.parse(body);
-      const results = await service.guest(params.guest).attach(probes, parameters, { by: 'api', selfTest, force });
+      const results = await service
+        .guest(params.guest)
+        .attach(probes, parameters, { by: 'api', selfTest, force });
       return { results };
     });
     this.#app.post<{ Params: { guest: string } }>('/v1/guests/:guest/detach', async ({ params, body }) => {
@@ -120,7 +137,11 @@ export class ApiServer {
 function asVesperError(thrown: unknown): VesperError {
   if (thrown instanceof VesperError) return thrown;
   if (thrown instanceof z.ZodError) {
-    return new VesperError('USAGE', thrown.issues.map(({ path, message }) => `${path.join('.')}: ${message}`).join('; '), { cause: thrown });
+    return new VesperError(
+      'USAGE',
+      thrown.issues.map(({ path, message }) => `${path.join('.')}: ${message}`).join('; '),
+      { cause: thrown },
+    );
   }
   return new VesperError('HOST', messageOf(thrown), { cause: thrown });
 }

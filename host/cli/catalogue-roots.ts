@@ -3,4 +3,6 @@
 import { fileURLToPath } from 'node:url';
 
 /** Where `make build` puts probe images: `<kernel release>/<probe>.ko`. */
-export const builtCatalogueRoots: readonly string[] = [fileURLToPath(new URL('../../build', import.meta.url))];
+export function builtCatalogueRoots(): readonly string[] {
+  return [fileURLToPath(new URL('../../build', import.meta.url))];
+}

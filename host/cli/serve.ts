@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
+import { join } from 'node:path';
 import { Command, Option } from 'commander';
 import { ApiServer } from '../api/server.ts';
 import { VesperError } from '../error.ts';
@@ -49,19 +50,19 @@ export function serveCommand(): Command {
       const runDirectory = options.runDir ?? defaultRunDirectory();
       const service = new Service({
         log,
-        hub,
+        relays: hub,
         providers: [
           new QemuProvider({
-            machines: options.qemu.map(parseMachine),
-            directories: options.qemuDir,
-            runDirectory,
+            monitors: options.qemu.map(parseMonitor),
+            folders: options.qemuDir,
+            runtimeDirectory: join(runDirectory, 'qemu'),
             log,
           }),
         ],
         config: {
           runDirectory,
           stateDirectory: options.stateDir,
-          catalogueRoots: options.catalogue.length > 0 ? options.catalogue : builtCatalogueRoots,
+          catalogueRoots: options.catalogue.length > 0 ? options.catalogue : builtCatalogueRoots(),
           regionBytes: defaultRegionBytes,
           heartbeatMs: defaultHeartbeatMs,
         },
@@ -87,9 +88,9 @@ export function serveCommand(): Command {
     });
 }
 
-function parseMachine(text: string): { readonly name: string; readonly qmpPath: string } {
+function parseMonitor(text: string): { readonly name: string; readonly path: string } {
   const at = text.indexOf('=');
   if (at < 1 || at === text.length - 1)
     throw new VesperError('USAGE', `--qemu ${text}: write NAME=QMP-SOCKET`);
-  return { name: text.slice(0, at), qmpPath: text.slice(at + 1) };
+  return { name: text.slice(0, at), path: text.slice(at + 1) };
 }

@@ -47,7 +47,8 @@ export class ClockAlignment {
     const bound = (roundTrip - inGuest) / 2;
     const now = Number(sample.receivedNs);
     if (bound <= this.boundNs(now)) {
-      this.#offsetNs = Number(sample.sentNs - sample.guestReceivedNs + (sample.receivedNs - sample.guestSentNs)) / 2;
+      this.#offsetNs =
+        Number(sample.sentNs - sample.guestReceivedNs + (sample.receivedNs - sample.guestSentNs)) / 2;
       this.#boundNs = bound;
       this.#atNs = now;
     }

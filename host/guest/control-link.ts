@@ -73,16 +73,22 @@ export class ControlLink {
         this.#dispatch(this.#parser.resync());
         if (!this.#pending.delete(id)) return;
         reject(
-          new VesperError('TIMEOUT', `${this.#guest}: the frontend did not answer ${name} within ${timeLimitMs} ms`, {
-            data: { guest: this.#guest, request: name, timeLimitMs },
-          }),
+          new VesperError(
+            'TIMEOUT',
+            `${this.#guest}: the frontend did not answer ${name} within ${timeLimitMs} ms`,
+            {
+              data: { guest: this.#guest, request: name, timeLimitMs },
+            },
+          ),
         );
       }, timeLimitMs);
       this.#pending.set(id, { expected: reply, resolve, reject, timer });
     });
     // The write may fail or stall after the reply's own time limit: both ends are watched, the first one decides.
     const written = this.#channel.write(encodeFrame(name, id, payload, options.tail));
-    const frame = await Promise.race([answered, written.then(() => answered)]).finally(() => this.#forget(id));
+    const frame = await Promise.race([answered, written.then(() => answered)]).finally(() =>
+      this.#forget(id),
+    );
     return frame as Frame<R>;
   }
 
@@ -119,15 +125,23 @@ export class ControlLink {
 
   #refusal(frame: Frame, expected: MessageName): VesperError {
     if (frame.name !== 'error') {
-      return new VesperError('PROTOCOL', `${this.#guest}: the frontend answered ${frame.name} where ${expected} was due`, {
-        data: { guest: this.#guest },
-      });
+      return new VesperError(
+        'PROTOCOL',
+        `${this.#guest}: the frontend answered ${frame.name} where ${expected} was due`,
+        {
+          data: { guest: this.#guest },
+        },
+      );
     }
     const { min_version: low, max_version: high, error } = frame.payload;
     if (low > protocolVersion || high < protocolVersion) return this.#otherVersion(low, high);
-    return new VesperError('PROTOCOL', `${this.#guest}: the frontend refused the request: ${frame.tail} (${error})`, {
-      data: { guest: this.#guest, errno: error },
-    });
+    return new VesperError(
+      'PROTOCOL',
+      `${this.#guest}: the frontend refused the request: ${frame.tail} (${error})`,
+      {
+        data: { guest: this.#guest, errno: error },
+      },
+    );
   }
 
   #otherVersion(low: number, high: number): VesperError {
@@ -147,7 +161,9 @@ export class ControlLink {
     pending.reject(
       refusal.why === 'version'
         ? this.#otherVersion(refusal.version, refusal.version)
-        : new VesperError('PROTOCOL', `${this.#guest}: the frontend sent ${refusal.message}`, { data: { guest: this.#guest } }),
+        : new VesperError('PROTOCOL', `${this.#guest}: the frontend sent ${refusal.message}`, {
+            data: { guest: this.#guest },
+          }),
     );
   }
 
@@ -159,7 +175,9 @@ export class ControlLink {
   }
 
   #ended(reason: string): VesperError {
-    return new VesperError('SESSION_ENDED', `${this.#guest}: the session ended: ${reason}`, { data: { guest: this.#guest } });
+    return new VesperError('SESSION_ENDED', `${this.#guest}: the session ended: ${reason}`, {
+      data: { guest: this.#guest },
+    });
   }
 
   #end(reason: string): void {
@@ -174,5 +192,7 @@ export class ControlLink {
 }
 
 function isUnsolicited(frame: Frame): frame is Unsolicited {
-  return frame.name === 'region' || frame.name === 'doorbell' || frame.name === 'revoke' || frame.name === 'error';
+  return (
+    frame.name === 'region' || frame.name === 'doorbell' || frame.name === 'revoke' || frame.name === 'error'
+  );
 }

@@ -6,8 +6,8 @@
  */
 
 import type { EventDeclaration } from '../probe/declaration.ts';
-import { compileDecoder, type EventDecoder } from '../relay/decoder.ts';
 import { emptyBatch, type RelayBatch } from '../relay/batch.ts';
+import { compileDecoder, type EventDecoder } from '../relay/decoder.ts';
 import { regionConstants } from '../wire/region.ts';
 import type { ClockAlignment } from './clock.ts';
 import type { VesperEvent } from './event.ts';
@@ -39,7 +39,12 @@ export class EventBatch {
   /** Set once the guest's kernel said that it panics. */
   panicMessage: string | undefined;
 
-  constructor(incarnation: Incarnation, table: ProbeTable, clock: ClockAlignment, columns: RelayBatch = emptyBatch) {
+  constructor(
+    incarnation: Incarnation,
+    table: ProbeTable,
+    clock: ClockAlignment,
+    columns: RelayBatch = emptyBatch,
+  ) {
     this.incarnation = incarnation;
     this.#table = table;
     this.#clock = clock;
@@ -59,7 +64,8 @@ export class EventBatch {
     for (let row = 0; row < columns.count; row += 1) {
       const decoder = this.decoder(row);
       if (decoder === undefined) this.undecodable += 1;
-      else if (columns.slot[row] === frontendSlot) this.panicMessage = String(decoder.toObject(columns, row)['message']);
+      else if (columns.slot[row] === frontendSlot)
+        this.panicMessage = String(decoder.toObject(columns, row)['message']);
     }
     return this;
   }

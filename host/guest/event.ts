@@ -44,7 +44,10 @@ export function eventJson(event: VesperEvent, isoTime: (wallMs: number) => strin
     ring: event.ring,
     sequence: event.sequence,
     fields: Object.fromEntries(
-      Object.entries(event.fields).map(([name, value]) => [name, typeof value === 'bigint' ? String(value) : value]),
+      Object.entries(event.fields).map(([name, value]) => [
+        name,
+        typeof value === 'bigint' ? String(value) : value,
+      ]),
     ),
   };
 }

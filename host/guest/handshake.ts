@@ -4,8 +4,8 @@
 
 import { randomBytes } from 'node:crypto';
 import { VesperError } from '../error.ts';
-import type { Machine, ProvidedRegion } from '../provider/provider.ts';
 import { errnoName } from '../probe/errno.ts';
+import type { Machine, ProvidedRegion } from '../provider/provider.ts';
 import { type RegionLayout, regionLayout, splitRegion } from '../relay/layout.ts';
 import { activateFlags, backends, type PayloadOf, protocolVersion } from '../wire/message.ts';
 import type { ControlLink } from './control-link.ts';
@@ -63,7 +63,10 @@ export async function establish({ link, machine, hello, ...rest }: EstablishOpti
   if (hexOf(hello.relay_token) !== token) await rest.notices.wait(token, regionTimeLimitMs);
   const left = readRegionHeader(region.path, region.bytes);
   const resume =
-    left !== undefined && left.epoch === hello.epoch && left.bootId === hexOf(hello.boot_id) && hexOf(hello.relay_token) === token;
+    left !== undefined &&
+    left.epoch === hello.epoch &&
+    left.bootId === hexOf(hello.boot_id) &&
+    hexOf(hello.relay_token) === token;
   if (left !== undefined && !resume) rest.salvage(region, left);
   const split = resume ? left.split : splitRegion(region.bytes, hello.cpu_count);
   const epoch = resume ? hello.epoch : freshEpoch();
@@ -87,9 +90,13 @@ export async function establish({ link, machine, hello, ...rest }: EstablishOpti
     );
   }
   if (payload.cpu_count !== hello.cpu_count || payload.epoch !== epoch) {
-    throw new VesperError('PROTOCOL', `${machine.name}: the frontend activated another relay than was asked for`, {
-      data: { guest: machine.name },
-    });
+    throw new VesperError(
+      'PROTOCOL',
+      `${machine.name}: the frontend activated another relay than was asked for`,
+      {
+        data: { guest: machine.name },
+      },
+    );
   }
   return {
     hello,

@@ -30,7 +30,9 @@ export interface LoadedProbe {
   readonly args: string | undefined;
 }
 
-const kindNames = new Map<number, string>(Object.entries(pointKinds).map(([name, { value }]) => [value, name.toLowerCase()]));
+const kindNames = new Map<number, string>(
+  Object.entries(pointKinds).map(([name, { value }]) => [value, name.toLowerCase()]),
+);
 
 export function pointStates(tail: readonly PointStatus[]): readonly PointState[] {
   return tail.map((point) => ({

@@ -38,7 +38,11 @@ export class ProbeTable {
     const decoders =
       before?.probe.sha256 === probe.sha256 && before.probe.image === probe.image
         ? before.decoders
-        : new Map((probe.image?.declaration?.events ?? []).map((event) => [event.id, compileDecoder(event)] as const));
+        : new Map(
+            (probe.image?.declaration?.events ?? []).map(
+              (event) => [event.id, compileDecoder(event)] as const,
+            ),
+          );
     const slots = [...this.#slots];
     slots[probe.slot] = { probe, decoders };
     this.#slots = slots;

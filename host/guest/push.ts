@@ -5,9 +5,9 @@
 import { VesperError } from '../error.ts';
 import type { ProbeImage } from '../probe/declaration.ts';
 import { imageKinds, type PayloadOf } from '../wire/message.ts';
+import type { ControlLink } from './control-link.ts';
 import type { PointState } from './probe-state.ts';
 import { pointStates } from './probe-state.ts';
-import type { ControlLink } from './control-link.ts';
 
 /** The kernel may have to reclaim memory, and init functions may take their time. */
 const loadTimeLimitMs = 60_000;
@@ -33,7 +33,10 @@ export interface PushResult {
 }
 
 /** Throws only where the exchange itself fails; a load the guest's kernel refused is a result. */
-export async function push(link: ControlLink, { image, slot, args, chunkBytes }: PushRequest): Promise<PushResult> {
+export async function push(
+  link: ControlLink,
+  { image, slot, args, chunkBytes }: PushRequest,
+): Promise<PushResult> {
   const argBytes = new TextEncoder().encode(args);
   const ready = await link.request(
     'push_begin',
@@ -51,9 +54,15 @@ export async function push(link: ControlLink, { image, slot, args, chunkBytes }:
   for (let offset = 0; offset < image.bytes.length; offset += chunkBytes) {
     await link.send('push_data', { slot, offset }, image.bytes.subarray(offset, offset + chunkBytes));
   }
-  const { payload, tail } = await link.request('push_commit', { slot }, 'loaded', { timeLimitMs: loadTimeLimitMs, tail: args });
+  const { payload, tail } = await link.request('push_commit', { slot }, 'loaded', {
+    timeLimitMs: loadTimeLimitMs,
+    tail: args,
+  });
   if (payload.slot !== slot) {
-    throw new VesperError('PROTOCOL', `the frontend answered for slot ${payload.slot} where ${slot} was pushed`);
+    throw new VesperError(
+      'PROTOCOL',
+      `the frontend answered for slot ${payload.slot} where ${slot} was pushed`,
+    );
   }
   return {
     error: payload.error,

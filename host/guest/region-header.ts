@@ -25,8 +25,11 @@ export function readRegionHeader(path: string, regionBytes: number): LeftBehind 
     closeSync(fd);
   }
   const header = decode(regionHeader, page);
-  if (header.magic !== regionMagic || header.state === regionStates.BLANK.value || header.epoch === 0n) return undefined;
-  const [critical, other] = [0, 1].map((at) => decode(ringEntry, page, directoryOffset + at * ringEntry.size));
+  if (header.magic !== regionMagic || header.state === regionStates.BLANK.value || header.epoch === 0n)
+    return undefined;
+  const [critical, other] = [0, 1].map((at) =>
+    decode(ringEntry, page, directoryOffset + at * ringEntry.size),
+  );
   if (critical === undefined || other === undefined) return undefined;
   const split = { criticalRingBytes: critical.data_bytes, ringBytes: other.data_bytes };
   try {

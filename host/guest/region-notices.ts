@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 
 import { VesperError } from '../error.ts';
-import type { PayloadOf } from '../wire/message.ts';
 import { errnoName } from '../probe/errno.ts';
+import type { PayloadOf } from '../wire/message.ts';
 import { hexOf } from './incarnation.ts';
 
 /** What the frontend said of its regions: only its word proves that a plugged region is mapped. */
@@ -26,9 +26,13 @@ export class RegionNotices {
     this.#waiting.settle(
       notice.error === 0
         ? undefined
-        : new VesperError('RELAY', `${this.#guest}: the frontend cannot use the region: ${errnoName(notice.error)}`, {
-            data: { guest: this.#guest, errno: notice.error },
-          }),
+        : new VesperError(
+            'RELAY',
+            `${this.#guest}: the frontend cannot use the region: ${errnoName(notice.error)}`,
+            {
+              data: { guest: this.#guest, errno: notice.error },
+            },
+          ),
     );
   }
 

@@ -15,10 +15,25 @@ export function salvage(options: SessionOptions, region: ProvidedRegion, left: L
   const { machine, remembered, imageOf, events } = options;
   const table = new ProbeTable();
   // Without the names of the slots, records are still delivered, as undecodable.
-  for (const { slot, name, sha256, args } of remembered?.epoch === String(left.epoch) ? remembered.probes : []) {
-    table.set({ slot, name, sha256, image: imageOf(sha256), registered: true, armedPoints: 0, points: [], args });
+  for (const { slot, name, sha256, args } of remembered?.epoch === String(left.epoch)
+    ? remembered.probes
+    : []) {
+    table.set({
+      slot,
+      name,
+      sha256,
+      image: imageOf(sha256),
+      registered: true,
+      armedPoints: 0,
+      points: [],
+      args,
+    });
   }
-  const batch = new EventBatch({ guest: machine.name, uuid: machine.uuid, bootId: left.bootId }, table, new ClockAlignment());
+  const batch = new EventBatch(
+    { guest: machine.name, uuid: machine.uuid, bootId: left.bootId },
+    table,
+    new ClockAlignment(),
+  );
   blackBox({
     path: region.path,
     layout: regionLayout({ regionBytes: region.bytes, cpuCount: left.cpuCount, ...left.split }),

@@ -36,7 +36,12 @@ export interface Remembered {
   readonly bootId: string;
   /** Decimal. */
   readonly epoch: string;
-  readonly probes: readonly { readonly slot: number; readonly name: string; readonly sha256: string; readonly args: string }[];
+  readonly probes: readonly {
+    readonly slot: number;
+    readonly name: string;
+    readonly sha256: string;
+    readonly args: string;
+  }[];
 }
 
 export interface SessionEvents {
@@ -86,7 +91,11 @@ export class GuestSession {
     this.region = established.region;
     this.resumed = established.resumed;
     this.#epoch = established.epoch;
-    this.incarnation = { guest: options.machine.name, uuid: options.machine.uuid, bootId: hexOf(established.hello.boot_id) };
+    this.incarnation = {
+      guest: options.machine.name,
+      uuid: options.machine.uuid,
+      bootId: hexOf(established.hello.boot_id),
+    };
     this.probes = new ProbeTable();
     this.#batch = new EventBatch(this.incarnation, this.probes, this.clock);
   }
@@ -158,13 +167,30 @@ export class GuestSession {
     return this.#inTurn(async () => {
       const slot = this.probes.freeSlot();
       if (slot === undefined) {
-        throw new VesperError('REFUSED', `${this.incarnation.guest}: all ${limits.SLOTS.value} probe slots are taken: detach a probe first`);
+        throw new VesperError(
+          'REFUSED',
+          `${this.incarnation.guest}: all ${limits.SLOTS.value} probe slots are taken: detach a probe first`,
+        );
       }
       // Known before it can write: its first record may be read before the answer to the commit.
-      this.probes.set({ slot, name: image.name, sha256: image.sha256, image, registered: false, armedPoints: 0, points: [], args });
+      this.probes.set({
+        slot,
+        name: image.name,
+        sha256: image.sha256,
+        image,
+        registered: false,
+        armedPoints: 0,
+        points: [],
+        args,
+      });
       let result: PushResult;
       try {
-        result = await push(this.#link, { image, slot, args, chunkBytes: Math.min(this.hello.chunk_max, limits.CHUNK_MAX.value) });
+        result = await push(this.#link, {
+          image,
+          slot,
+          args,
+          chunkBytes: Math.min(this.hello.chunk_max, limits.CHUNK_MAX.value),
+        });
       } catch (thrown) {
         // Whether it loaded is not known; a new session asks the frontend.
         if (!this.#ended) this.end(`a push failed: ${messageOf(thrown)}`);
@@ -172,7 +198,16 @@ export class GuestSession {
       }
       if (result.error === 0) {
         const { registered, armedPoints, points } = result;
-        this.probes.set({ slot, name: image.name, sha256: image.sha256, image, registered, armedPoints, points, args });
+        this.probes.set({
+          slot,
+          name: image.name,
+          sha256: image.sha256,
+          image,
+          registered,
+          armedPoints,
+          points,
+          args,
+        });
         this.#rememberNow();
       } else {
         this.drain();
@@ -183,9 +218,13 @@ export class GuestSession {
   }
 
   /** Disarm and unload. Returns 0 or the negative errno of the guest's kernel. */
-  unload(probe: LoadedProbe): Promise<{ readonly error: number; readonly written: number; readonly lost: number }> {
+  unload(
+    probe: LoadedProbe,
+  ): Promise<{ readonly error: number; readonly written: number; readonly lost: number }> {
     return this.#inTurn(async () => {
-      const { payload } = await this.#link.request('unload', { slot: probe.slot }, 'unloaded', { timeLimitMs: unloadTimeLimitMs });
+      const { payload } = await this.#link.request('unload', { slot: probe.slot }, 'unloaded', {
+        timeLimitMs: unloadTimeLimitMs,
+      });
       if (payload.error === 0) {
         // Its last records are still to be decoded.
         this.drain();
@@ -218,9 +257,14 @@ export class GuestSession {
 
   /** Stops the relay in the guest: afterwards it no longer touches the region. */
   async deactivate(): Promise<void> {
-    const { payload } = await this.#link.request('deactivate', {}, 'deactivated', { timeLimitMs: unloadTimeLimitMs });
+    const { payload } = await this.#link.request('deactivate', {}, 'deactivated', {
+      timeLimitMs: unloadTimeLimitMs,
+    });
     if (payload.error !== 0) {
-      throw new VesperError('RELAY', `${this.incarnation.guest}: the frontend could not stop the relay: ${errnoName(payload.error)}`);
+      throw new VesperError(
+        'RELAY',
+        `${this.incarnation.guest}: the frontend could not stop the relay: ${errnoName(payload.error)}`,
+      );
     }
     this.end('deactivated');
   }
@@ -254,10 +298,14 @@ export class GuestSession {
       onBatch: (batch) => events.batch(this.#batch.bind(batch)),
       onQuarantine: ({ cpu, critical, fault }) => {
         const ring = critical ? 'critical' : 'other';
-        log.error({ guest, cpu, ring, fault }, `${guest}: the ${ring} ring of CPU ${cpu} is broken (${fault}): no longer read`);
+        log.error(
+          { guest, cpu, ring, fault },
+          `${guest}: the ${ring} ring of CPU ${cpu} is broken (${fault}): no longer read`,
+        );
         events.quarantined();
       },
-      onHandlerError: (thrown) => log.error({ guest, err: thrown }, `${guest}: a batch was not handled: ${messageOf(thrown)}`),
+      onHandlerError: (thrown) =>
+        log.error({ guest, err: thrown }, `${guest}: a batch was not handled: ${messageOf(thrown)}`),
     });
     this.#rememberNow();
     this.#relay.start();
@@ -331,7 +379,10 @@ export class GuestSession {
         if (frame.payload.epoch === this.#epoch) this.#revoke();
         break;
       case 'error':
-        this.#options.log.warn({ guest: this.incarnation.guest, errno: frame.payload.error }, `${this.incarnation.guest}: the frontend reports: ${frame.tail}`);
+        this.#options.log.warn(
+          { guest: this.incarnation.guest, errno: frame.payload.error },
+          `${this.incarnation.guest}: the frontend reports: ${frame.tail}`,
+        );
         break;
       case 'region':
         break;
@@ -343,14 +394,18 @@ export class GuestSession {
     this.#relay?.drainToEnd();
     this.#relay?.close();
     const told = this.#link.send('revoked', { epoch: this.#epoch });
-    void told.catch(() => undefined).finally(() => this.end('the frontend was unloaded or its region unplugged'));
+    void told
+      .catch(() => undefined)
+      .finally(() => this.end('the frontend was unloaded or its region unplugged'));
   }
 
   #rememberNow(): void {
     this.#options.events.remember({
       bootId: this.incarnation.bootId,
       epoch: String(this.#epoch),
-      probes: this.probes.all().map(({ slot, name, sha256, args }) => ({ slot, name, sha256, args: args ?? '' })),
+      probes: this.probes
+        .all()
+        .map(({ slot, name, sha256, args }) => ({ slot, name, sha256, args: args ?? '' })),
     });
   }
 }

@@ -4,8 +4,8 @@
 
 import { appendFileSync, mkdirSync } from 'node:fs';
 import { dirname } from 'node:path';
-import type { Logger } from '../log.ts';
 import { messageOf } from '../error.ts';
+import type { Logger } from '../log.ts';
 
 export interface AuditEntry {
   readonly action: 'load' | 'unload';

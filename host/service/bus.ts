@@ -5,8 +5,8 @@
  * of it; who needs more makes objects of the rows it wants.
  */
 
-import type { EventBatch } from '../guest/event-batch.ts';
 import { messageOf } from '../error.ts';
+import type { EventBatch } from '../guest/event-batch.ts';
 import type { Logger } from '../log.ts';
 
 export interface Sink {
@@ -37,7 +37,10 @@ export class Bus {
         sink.deliver(batch);
       } catch (thrown) {
         this.failures += 1;
-        this.#log.error({ sink: sink.name, err: thrown }, `sink ${sink.name} failed on a batch: ${messageOf(thrown)}`);
+        this.#log.error(
+          { sink: sink.name, err: thrown },
+          `sink ${sink.name} failed on a batch: ${messageOf(thrown)}`,
+        );
       }
     }
   }

@@ -23,7 +23,9 @@ export class ProbeImages {
 
   /** By name, the build that fits the guest's kernel; or by the absolute path of a .ko file. Throws NOT_FOUND, REFUSED, HOST, BAD_IMAGE. */
   async find(reference: string, guest: GuestKernel): Promise<ProbeImage> {
-    return reference.includes('/') ? readImage(reference) : (await this.catalogue.imageFor(reference, guest)).image;
+    return reference.includes('/')
+      ? readImage(reference)
+      : (await this.catalogue.imageFor(reference, guest)).image;
   }
 
   /**

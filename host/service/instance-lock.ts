@@ -21,7 +21,9 @@ export class InstanceLock {
         return new InstanceLock(path);
       } catch (thrown) {
         if ((thrown as NodeJS.ErrnoException).code !== 'EEXIST') {
-          throw new VesperError('HOST', `cannot create ${path}: ${(thrown as Error).message}`, { cause: thrown });
+          throw new VesperError('HOST', `cannot create ${path}: ${(thrown as Error).message}`, {
+            cause: thrown,
+          });
         }
         const [pid = '', started = ''] = readFileSync(path, 'utf8').trim().split(' ');
         if (started !== '' && startTimeOf(Number(pid)) === started) {

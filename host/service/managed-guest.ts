@@ -145,7 +145,9 @@ export class ManagedGuest {
         clearTimeout(this.#retry);
         this.#become('stopped', event.reason);
         // The region was read to its end: what the machine leaves behind can go.
-        void this.machine.release().catch((thrown) => this.#services.log.warn(`${this.machine.name}: ${messageOf(thrown)}`));
+        void this.machine
+          .release()
+          .catch((thrown) => this.#services.log.warn(`${this.machine.name}: ${messageOf(thrown)}`));
         break;
     }
   }
@@ -164,14 +166,22 @@ export class ManagedGuest {
    * Make probes wanted and load them, one after the other. `references` are names of the catalogue or absolute paths. What the check
    * or the guest's kernel refuses does not stay wanted. Throws USAGE or NOT_FOUND before anything was loaded.
    */
-  async attach(references: readonly string[], assignments: readonly string[], options: AttachOptions): Promise<readonly ProbeResult[]> {
+  async attach(
+    references: readonly string[],
+    assignments: readonly string[],
+    options: AttachOptions,
+  ): Promise<readonly ProbeResult[]> {
     const session = await this.active(this.#services.config.heartbeatMs * 20);
     const { images, wanted } = this.#services;
     const found = await Promise.all(references.map((reference) => images.find(reference, kernelOf(session))));
     const parameters = assignParameters(found, assignments);
     const results: ProbeResult[] = [];
     for (const image of found) {
-      const probe = { name: image.name, sha256: image.sha256, parameters: { ...parameters.get(probeName(image)) } };
+      const probe = {
+        name: image.name,
+        sha256: image.sha256,
+        parameters: { ...parameters.get(probeName(image)) },
+      };
       const before = wanted.of(this.machine.uuid).find(({ name }) => name === probe.name);
       // Wanted first: a service that dies in the middle of the push leaves it to its successor.
       if (before === undefined) wanted.add(this.machine.uuid, probe);
@@ -186,7 +196,13 @@ export class ManagedGuest {
   /** Make a probe unwanted and unload it where it is loaded. */
   async detach(name: string, by: string): Promise<ProbeResult> {
     this.#failures.delete(name);
-    const result = await detachProbe({ guest: this.machine, session: this.#session, name, by, services: this.#services });
+    const result = await detachProbe({
+      guest: this.machine,
+      session: this.#session,
+      name,
+      by,
+      services: this.#services,
+    });
     this.#assess();
     return result;
   }
@@ -245,7 +261,8 @@ export class ManagedGuest {
     } catch (thrown) {
       if (this.#closed) return;
       const reached = thrown instanceof VesperError && (thrown.code === 'RELAY' || thrown.code === 'VERSION');
-      if (this.machine.state === 'running') this.#become(reached ? 'reachable' : 'running', messageOf(thrown));
+      if (this.machine.state === 'running')
+        this.#become(reached ? 'reachable' : 'running', messageOf(thrown));
       this.#scheduleRetry();
     }
   }
@@ -261,7 +278,12 @@ export class ManagedGuest {
     for (const loaded of session.probes.all()) {
       if (this.wanted.some(({ name }) => name === loaded.name)) continue;
       if (loaded.args !== undefined) await this.detach(loaded.name, 'reconcile');
-      else this.#services.wanted.add(this.machine.uuid, { name: loaded.name, sha256: loaded.sha256, parameters: {} });
+      else
+        this.#services.wanted.add(this.machine.uuid, {
+          name: loaded.name,
+          sha256: loaded.sha256,
+          parameters: {},
+        });
     }
     for (const probe of this.wanted) {
       if (this.#session !== session) return;
@@ -275,9 +297,21 @@ export class ManagedGuest {
     }
   }
 
-  async #load(session: GuestSession, image: ProbeImage, wanted: WantedProbe, options: AttachOptions): Promise<ProbeResult> {
+  async #load(
+    session: GuestSession,
+    image: ProbeImage,
+    wanted: WantedProbe,
+    options: AttachOptions,
+  ): Promise<ProbeResult> {
     const { name, uuid } = this.machine;
-    const result = await attachProbe({ guest: { name, uuid }, session, image, wanted, ...options, services: this.#services });
+    const result = await attachProbe({
+      guest: { name, uuid },
+      session,
+      image,
+      wanted,
+      ...options,
+      services: this.#services,
+    });
     if (result.ok) this.#failures.delete(wanted.name);
     else if (options.by === 'reconcile') this.#failures.set(wanted.name, result.message);
     return result;
@@ -296,7 +330,8 @@ export class ManagedGuest {
     }
     const broken = this.#session.statistics.quarantined;
     const [failed] = this.#failures;
-    if (broken > 0) this.#become('degraded', `${broken} rings are quarantined: what the guest wrote there is broken`);
+    if (broken > 0)
+      this.#become('degraded', `${broken} rings are quarantined: what the guest wrote there is broken`);
     else if (failed !== undefined) this.#become('degraded', failed[1]);
     else if (this.machine.state === 'paused') this.#become('degraded', 'the machine is paused');
     else this.#become('active', this.#session.resumed ? 'resumed' : 'activated');
@@ -306,7 +341,10 @@ export class ManagedGuest {
   #endSession(reason: string): void {
     const last = this.#past.at(-1);
     if (this.#session !== undefined) this.#session.end(reason);
-    else if (last?.reason.startsWith(channelClosed) && performance.now() - last.endedAtMs < explanationWithinMs) {
+    else if (
+      last?.reason.startsWith(channelClosed) &&
+      performance.now() - last.endedAtMs < explanationWithinMs
+    ) {
       this.#past[this.#past.length - 1] = { ...last, reason };
     }
   }
@@ -314,10 +352,19 @@ export class ManagedGuest {
   #sessionEnded(session: GuestSession | undefined, reason: string): void {
     if (session === undefined || this.#session !== session) return;
     const { delivered, lost } = session.statistics;
-    this.#past.push({ bootId: session.incarnation.bootId, reason, delivered, lost, endedAtMs: performance.now() });
+    this.#past.push({
+      bootId: session.incarnation.bootId,
+      reason,
+      delivered,
+      lost,
+      endedAtMs: performance.now(),
+    });
     if (this.#past.length > historyLength) this.#past.shift();
     this.#session = undefined;
-    this.#services.log.info({ guest: this.machine.name, delivered, lost }, `${this.machine.name}: session ended: ${reason}`);
+    this.#services.log.info(
+      { guest: this.machine.name, delivered, lost },
+      `${this.machine.name}: session ended: ${reason}`,
+    );
     this.#become('lost', reason);
     if (!this.#closed) this.#scheduleRetry();
   }

@@ -7,10 +7,10 @@ import type { ProbeResult } from '../api/view.ts';
 import type { LoadedProbe, PointState } from '../guest/probe-state.ts';
 import type { GuestSession } from '../guest/session.ts';
 import { checkImage } from '../probe/check.ts';
-import type { GuestKernel } from '../probe/finding.ts';
-import { explainLoadError } from '../probe/load-error.ts';
 import type { ProbeImage } from '../probe/declaration.ts';
 import { errnoName } from '../probe/errno.ts';
+import type { GuestKernel } from '../probe/finding.ts';
+import { explainLoadError } from '../probe/load-error.ts';
 import { argumentString } from '../probe/parameters.ts';
 import type { GuestServices } from './managed-guest.ts';
 import type { WantedProbe } from './wanted.ts';
@@ -47,10 +47,33 @@ export async function attachProbe(request: AttachRequest): Promise<ProbeResult> 
   const { guest, session, image, wanted, by, services } = request;
   const startedMs = performance.now();
   const args = argumentString(image, wanted.parameters);
-  const entry = { action: 'load', guest: guest.name, uuid: guest.uuid, probe: image.name, sha256: image.sha256, args, by } as const;
-  const refuse = (message: string, warnings: readonly string[], errno = '', points: readonly PointState[] = []): ProbeResult => {
+  const entry = {
+    action: 'load',
+    guest: guest.name,
+    uuid: guest.uuid,
+    probe: image.name,
+    sha256: image.sha256,
+    args,
+    by,
+  } as const;
+  const refuse = (
+    message: string,
+    warnings: readonly string[],
+    errno = '',
+    points: readonly PointState[] = [],
+  ): ProbeResult => {
     services.audit.append({ ...entry, result: errno === '' ? 'refused' : errno });
-    return { probe: image.name, ok: false, message, warnings, armed_points: 0, points, took_ms: performance.now() - startedMs, load_ms: 0, errno };
+    return {
+      probe: image.name,
+      ok: false,
+      message,
+      warnings,
+      armed_points: 0,
+      points,
+      took_ms: performance.now() - startedMs,
+      load_ms: 0,
+      errno,
+    };
   };
 
   const present = session.probes.find(image.name);
@@ -73,10 +96,17 @@ export async function attachProbe(request: AttachRequest): Promise<ProbeResult> 
   services.images.keep(image);
   const result = await session.push(image, args);
   if (result.error !== 0) {
-    return refuse(explainLoadError(result.error, result.stage, image, kernel, { points: result.points, args }), warnings, errnoName(result.error), result.points);
+    return refuse(
+      explainLoadError(result.error, result.stage, image, kernel, { points: result.points, args }),
+      warnings,
+      errnoName(result.error),
+      result.points,
+    );
   }
   const silent = request.selfTest && result.registered ? await silentPoints(session, image.name) : [];
-  const unarmed = result.points.filter(({ armed }) => !armed).map(({ name, error }) => `probe point ${name} did not arm: ${error}`);
+  const unarmed = result.points
+    .filter(({ armed }) => !armed)
+    .map(({ name, error }) => `probe point ${name} did not arm: ${error}`);
   services.audit.append({ ...entry, result: 'loaded' });
   return {
     probe: image.name,
@@ -111,7 +141,9 @@ async function silentPoints(session: GuestSession, name: string): Promise<readon
   if (probe === undefined) return [];
   const { error } = await session.selfTest(probe);
   if (error === '' || error === 'ENOTSUP' || error === 'EOPNOTSUPP') return [];
-  return [`${name} is armed but its self-test failed (${error}): its handlers do not run; look at kernel.ftrace_enabled and kprobes in the guest`];
+  return [
+    `${name} is armed but its self-test failed (${error}): its handlers do not run; look at kernel.ftrace_enabled and kprobes in the guest`,
+  ];
 }
 
 export interface DetachRequest {
@@ -122,7 +154,13 @@ export interface DetachRequest {
   readonly services: GuestServices;
 }
 
-export async function detachProbe({ guest, session, name, by, services }: DetachRequest): Promise<ProbeResult> {
+export async function detachProbe({
+  guest,
+  session,
+  name,
+  by,
+  services,
+}: DetachRequest): Promise<ProbeResult> {
   const startedMs = performance.now();
   const wasWanted = services.wanted.remove(guest.uuid, name);
   const loaded = session?.probes.find(name);
@@ -139,7 +177,10 @@ export async function detachProbe({ guest, session, name, by, services }: Detach
   });
   if (session === undefined || loaded === undefined) {
     return wasWanted
-      ? answer(true, `${name} is no longer wanted on ${guest.name}; it was not loaded${session === undefined ? ', or is unloaded when the guest comes back' : ''}`)
+      ? answer(
+          true,
+          `${name} is no longer wanted on ${guest.name}; it was not loaded${session === undefined ? ', or is unloaded when the guest comes back' : ''}`,
+        )
       : answer(false, `${name} is not attached to ${guest.name}`, 'ENOENT');
   }
   const { error, written, lost } = await session.unload(loaded);

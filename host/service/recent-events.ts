@@ -5,8 +5,8 @@
  * at once, and decoded only when somebody asks; what had to be forgotten is counted.
  */
 
-import type { EventBatch } from '../guest/event-batch.ts';
 import type { VesperEvent } from '../guest/event.ts';
+import type { EventBatch } from '../guest/event-batch.ts';
 import type { Sink } from './bus.ts';
 
 const defaultBytes = 8 << 20;

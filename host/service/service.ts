@@ -11,8 +11,8 @@ import type { RelayFactory } from '../relay/relay.ts';
 import { AuditLog } from './audit.ts';
 import { Bus } from './bus.ts';
 import type { ServiceConfig } from './config.ts';
-import { InstanceLock } from './instance-lock.ts';
 import { ProbeImages } from './images.ts';
+import { InstanceLock } from './instance-lock.ts';
 import { type GuestServices, ManagedGuest } from './managed-guest.ts';
 import { RecentEvents } from './recent-events.ts';
 import { SessionMemory } from './session-memory.ts';
@@ -85,16 +85,26 @@ export class Service {
     const guests = this.guests();
     const wanted = name.toLowerCase();
     const exact = guests.filter(({ machine }) => machine.name === name || machine.uuid === wanted);
-    const matches = exact.length > 0 ? exact : guests.filter(({ machine }) => wanted.length >= 4 && machine.uuid.startsWith(wanted));
+    const matches =
+      exact.length > 0
+        ? exact
+        : guests.filter(({ machine }) => wanted.length >= 4 && machine.uuid.startsWith(wanted));
     const [found, other] = matches;
     if (found !== undefined && other === undefined) return found;
     if (other !== undefined) {
-      throw new VesperError('USAGE', `more than one guest is called ${name}: use the UUID (${matches.map(({ machine }) => machine.uuid).join(', ')})`);
+      throw new VesperError(
+        'USAGE',
+        `more than one guest is called ${name}: use the UUID (${matches.map(({ machine }) => machine.uuid).join(', ')})`,
+      );
     }
     const names = guests.map(({ machine }) => machine.name).join(', ');
-    throw new VesperError('NOT_FOUND', `no guest ${name}: ${names === '' ? 'the service knows no guest yet' : `there are ${names}`}`, {
-      data: { guest: name },
-    });
+    throw new VesperError(
+      'NOT_FOUND',
+      `no guest ${name}: ${names === '' ? 'the service knows no guest yet' : `there are ${names}`}`,
+      {
+        data: { guest: name },
+      },
+    );
   }
 
   /** Wait for a guest of that name to be found. */
@@ -126,7 +136,10 @@ export class Service {
     void known?.close({ release: false });
     const guest = new ManagedGuest(machine, this.#services);
     this.#guests.set(machine.uuid, guest);
-    this.log.info({ guest: machine.name, uuid: machine.uuid, provider: machine.provider }, `${machine.name}: found`);
+    this.log.info(
+      { guest: machine.name, uuid: machine.uuid, provider: machine.provider },
+      `${machine.name}: found`,
+    );
     for (const check of this.#found) check();
     guest.connect();
   }

@@ -31,7 +31,8 @@ export class SessionMemory {
     try {
       return rememberedFile.parse(JSON.parse(readFileSync(path, 'utf8')));
     } catch (thrown) {
-      if ((thrown as NodeJS.ErrnoException).code !== 'ENOENT') this.#log.warn(`cannot use ${path}: ${messageOf(thrown)}`);
+      if ((thrown as NodeJS.ErrnoException).code !== 'ENOENT')
+        this.#log.warn(`cannot use ${path}: ${messageOf(thrown)}`);
       return undefined;
     }
   }

@@ -71,7 +71,10 @@ export class WantedState {
   }
 
   #save(): void {
-    writeAtomically(this.#path, `${JSON.stringify({ version: 1, guests: Object.fromEntries(this.#guests) }, null, 2)}\n`);
+    writeAtomically(
+      this.#path,
+      `${JSON.stringify({ version: 1, guests: Object.fromEntries(this.#guests) }, null, 2)}\n`,
+    );
   }
 }
 
@@ -83,8 +86,12 @@ export function writeAtomically(path: string, content: string): void {
     writeFileSync(temporary, content, { mode: 0o640, flush: true });
     renameSync(temporary, path);
   } catch (thrown) {
-    throw new VesperError('HOST', `cannot write ${path}: ${messageOf(thrown)}: make room or mend the permissions, then repeat`, {
-      cause: thrown,
-    });
+    throw new VesperError(
+      'HOST',
+      `cannot write ${path}: ${messageOf(thrown)}: make room or mend the permissions, then repeat`,
+      {
+        cause: thrown,
+      },
+    );
   }
 }
