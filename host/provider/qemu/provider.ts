@@ -11,12 +11,11 @@ import { providerName } from './machine.ts';
 import { MonitorWatch } from './monitor-watch.ts';
 
 export interface QemuProviderOptions {
-  /** Monitors one by one. The name replaces the one QEMU was given. */
-  readonly machines?: readonly { readonly qmpPath: string; readonly name?: string | undefined }[];
-  /** Directories in which every socket called `*.qmp` is a monitor. They need not exist yet. */
-  readonly directories?: readonly string[];
-  /** For the sockets of hot-plugged ports, each in a private folder; made where it is missing. */
-  readonly runDirectory: string;
+  readonly monitors?: readonly { readonly path: string; readonly name?: string | undefined }[];
+  /** Folders in which every socket called `*.qmp` is a monitor. They need not exist yet. */
+  readonly folders?: readonly string[];
+  /** For the sockets of hot-plugged ports; made where it is missing. */
+  readonly runtimeDirectory: string;
   /** For the files of regions: a tmpfs. Default `/dev/shm`. */
   readonly regionDirectory?: string;
   readonly connectLimitMs?: number;
@@ -44,13 +43,13 @@ export class QemuProvider implements Provider {
 
   constructor(options: QemuProviderOptions) {
     this.#options = options;
-    this.#named = new Set((options.machines ?? []).map(({ qmpPath }) => qmpPath));
+    this.#named = new Set((options.monitors ?? []).map(({ path }) => path));
   }
 
   async start(events: ProviderEvents): Promise<void> {
     this.#events = events;
-    for (const { path, name } of this.#options.machines ?? []) this.#add(path, events, name);
-    for (const folder of this.#options.directories ?? []) this.#folders.set(folder, undefined);
+    for (const { path, name } of this.#options.monitors ?? []) this.#add(path, events, name);
+    for (const folder of this.#options.folders ?? []) this.#folders.set(folder, undefined);
     await this.#look(startLimitMs);
   }
 
@@ -71,10 +70,10 @@ export class QemuProvider implements Provider {
 
   #add(path: string, events: ProviderEvents, name?: string): void {
     if (this.#watches.has(path)) return;
-    const { runDirectory, regionDirectory = '/dev/shm', log } = this.#options;
+    const { runtimeDirectory, regionDirectory = '/dev/shm', log } = this.#options;
     const monitor = new MonitorWatch(path, {
       ...(name === undefined ? {} : { name }),
-      directories: { run: runDirectory, region: regionDirectory },
+      directories: { run: runtimeDirectory, region: regionDirectory },
       connectLimitMs: this.#options.connectLimitMs ?? 3_000,
       commandLimitMs: this.#options.commandLimitMs ?? 5_000,
       unplugLimitMs: this.#options.unplugLimitMs ?? 10_000,
