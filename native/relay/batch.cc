@@ -55,17 +55,15 @@ Batch::Batch(const Napi::CallbackInfo& info) : Napi::ObjectWrap<Batch>(info) {
 
   auto* shared = new std::shared_ptr<std::uint8_t>(memory_);
   const auto buffer = Napi::ArrayBuffer::New(
-      env, memory_.get(), bytes,
-      [](Napi::Env, void*, std::shared_ptr<std::uint8_t>* hold) { delete hold; }, shared);
+      env, memory_.get(), bytes, [](Napi::Env, void*, std::shared_ptr<std::uint8_t>* hold) { delete hold; }, shared);
 
   Napi::Object self = info.This().As<Napi::Object>();
   self.TypeTag(&kTag);
   std::size_t at = 0;
-  const auto define_column = [&]<typename Array, typename Element>(const char* name, Element*& column, std::size_t elements,
-                                                                   std::size_t room, Array) {
+  const auto define_column = [&]<typename Array, typename Element>(const char* name, Element*& column,
+                                                                   std::size_t elements, std::size_t room, Array) {
     column = reinterpret_cast<Element*>(memory_.get() + at);
-    self.DefineProperty(
-        Napi::PropertyDescriptor::Value(name, Array::New(env, elements, buffer, at), napi_enumerable));
+    self.DefineProperty(Napi::PropertyDescriptor::Value(name, Array::New(env, elements, buffer, at), napi_enumerable));
     at += room;
   };
   define_column("arena", columns_.arena, columns_.arena_bytes, arena_room, Napi::Uint8Array());

@@ -9,8 +9,8 @@
 
 namespace vesper::relay {
 
-// JavaScript: new Batch(records, arenaBytes). Columns as typed arrays over memory that is shared with the batch, so that
-// detaching the buffer in JavaScript leaves no dangling pointer here.
+// JavaScript: new Batch(records, arenaBytes). Columns as typed arrays over memory that is shared with the batch, so
+// that detaching the buffer in JavaScript leaves no dangling pointer here.
 class Batch : public Napi::ObjectWrap<Batch> {
  public:
   static Napi::Function define(Napi::Env env);

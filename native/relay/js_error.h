@@ -20,8 +20,9 @@ inline Napi::Error js_error(Napi::Env env, const char* code, const std::string& 
 inline Napi::Error js_error(Napi::Env env, const SystemError& failed) {
   const char* name = strerrorname_np(failed.error_number);
   const std::string code = name == nullptr ? "EUNKNOWN" : name;
-  Napi::Error error = js_error(env, code.c_str(), code + ": " + failed.what() + " (" + failed.syscall + ": " +
-                                                      strerrordesc_np(failed.error_number) + ")");
+  Napi::Error error =
+      js_error(env, code.c_str(),
+               code + ": " + failed.what() + " (" + failed.syscall + ": " + strerrordesc_np(failed.error_number) + ")");
   error.Set("errno", Napi::Number::New(env, failed.error_number));
   error.Set("syscall", Napi::String::New(env, failed.syscall));
   return error;

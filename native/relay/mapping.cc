@@ -14,8 +14,8 @@
 
 namespace vesper::relay {
 
-// One mapping that the signal handler knows. Guards are never freed, only used again: the handler may walk the list at any
-// moment.
+// One mapping that the signal handler knows. Guards are never freed, only used again: the handler may walk the list at
+// any moment.
 struct BusGuard {
   std::atomic<bool> used{false};
   std::atomic<std::uintptr_t> begin{0};

@@ -66,8 +66,8 @@ std::vector<std::uint32_t> Poller::take_ready() {
 
 std::size_t Poller::awake() {
   const std::lock_guard lock(mutex_);
-  return static_cast<std::size_t>(
-      std::count_if(entries_.begin(), entries_.end(), [](const Entry& entry) { return entry.state != State::kAsleep; }));
+  return static_cast<std::size_t>(std::count_if(entries_.begin(), entries_.end(),
+                                                [](const Entry& entry) { return entry.state != State::kAsleep; }));
 }
 
 void Poller::stop() {

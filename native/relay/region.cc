@@ -18,7 +18,8 @@ constexpr std::size_t kStatisticsPerRing = 12;
 std::uint64_t whole_number(const Napi::Object& from, const char* name) {
   const Napi::Value value = from.Get(name);
   const double number = value.IsNumber() ? value.As<Napi::Number>().DoubleValue() : -1;
-  if (!(number >= 0 && number < 9007199254740992.0) || number != static_cast<double>(static_cast<std::uint64_t>(number))) {
+  if (!(number >= 0 && number < 9007199254740992.0) ||
+      number != static_cast<double>(static_cast<std::uint64_t>(number))) {
     throw js_error(from.Env(), "EINVAL", std::string(name) + " has to be a whole number, not negative");
   }
   return static_cast<std::uint64_t>(number);
@@ -107,8 +108,8 @@ Region::Region(const Napi::CallbackInfo& info) : Napi::ObjectWrap<Region>(info) 
   guarded(env, [&] {
     auto mapping = map_file(info[0], bytes, writable_);
     // Checks the geometry before anything is made writable.
-    auto reader = std::make_shared<RegionReader>(
-        RegionMemory{mapping->base(), bytes, &mapping->truncated(), mapping}, rings, epoch_number, resume);
+    auto reader = std::make_shared<RegionReader>(RegionMemory{mapping->base(), bytes, &mapping->truncated(), mapping},
+                                                 rings, epoch_number, resume);
     if (writable_) allow_control_blocks(*mapping, rings);
     mapping_ = std::move(mapping);
     reader_ = std::move(reader);
@@ -196,7 +197,9 @@ Napi::Value Region::truncated(const Napi::CallbackInfo& info) {
   return Napi::Boolean::New(info.Env(), mapping_ != nullptr && mapping_->truncated().load());
 }
 
-Napi::Value Region::closed(const Napi::CallbackInfo& info) { return Napi::Boolean::New(info.Env(), reader_ == nullptr); }
+Napi::Value Region::closed(const Napi::CallbackInfo& info) {
+  return Napi::Boolean::New(info.Env(), reader_ == nullptr);
+}
 
 void Region::close(const Napi::CallbackInfo&) { unmap(); }
 

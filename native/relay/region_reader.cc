@@ -20,7 +20,8 @@ bool inside(const RingGeometry& ring, std::uint64_t bytes) {
 
 }  // namespace
 
-RegionReader::RegionReader(RegionMemory memory, const std::vector<RingGeometry>& geometry, std::uint64_t epoch, bool resume)
+RegionReader::RegionReader(RegionMemory memory, const std::vector<RingGeometry>& geometry, std::uint64_t epoch,
+                           bool resume)
     : memory_(std::move(memory)) {
   if (geometry.size() > UINT16_MAX) throw std::invalid_argument("too many rings");
   for (const RingGeometry& ring : geometry) {

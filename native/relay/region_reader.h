@@ -27,8 +27,8 @@ class RegionReader {
   // Throws std::invalid_argument where a ring does not lie inside the region.
   RegionReader(RegionMemory memory, const std::vector<RingGeometry>& geometry, std::uint64_t epoch, bool resume);
 
-  // Replaces the contents of `out` by up to `limit` records: critical rings first, a share of the room kept for the others,
-  // the rings of a kind in turn. Returns the number of rows.
+  // Replaces the contents of `out` by up to `limit` records: critical rings first, a share of the room kept for the
+  // others, the rings of a kind in turn. Returns the number of rows.
   std::uint32_t drain(Columns& out, std::uint32_t limit);
   void release();
   void rewind();

@@ -23,7 +23,8 @@ T load(const std::uint8_t* from) {
 template <typename T>
 T load_shared(const std::uint8_t* from, int order) {
   const T* field = reinterpret_cast<const T*>(from);
-  return order == __ATOMIC_ACQUIRE ? __atomic_load_n(field, __ATOMIC_ACQUIRE) : __atomic_load_n(field, __ATOMIC_RELAXED);
+  return order == __ATOMIC_ACQUIRE ? __atomic_load_n(field, __ATOMIC_ACQUIRE)
+                                   : __atomic_load_n(field, __ATOMIC_RELAXED);
 }
 
 template <typename T>
@@ -120,8 +121,9 @@ void Ring::read(Columns& out, std::uint32_t row_end, std::uint64_t byte_budget, 
   }
 }
 
-// Judges the piece that was copied to the end of the arena and gives every whole record a row. Returns the bytes of whole
-// records and paddings; each turn goes at least 8 bytes further. A record cut by the end of the piece is left for the next.
+// Judges the piece that was copied to the end of the arena and gives every whole record a row. Returns the bytes of
+// whole records and paddings; each turn goes at least 8 bytes further. A record cut by the end of the piece is left for
+// the next.
 std::uint32_t Ring::parse(Columns& out, std::uint32_t row_end, std::uint32_t piece_bytes, std::uint64_t position,
                           std::uint64_t head) {
   const std::uint32_t arena_from = out.arena_used;
@@ -198,8 +200,8 @@ void Ring::put_row(Columns& out, const std::uint8_t* record, std::uint32_t arena
 void Ring::release() {
   const std::uint64_t cursor = cursor_.load(std::memory_order_relaxed);
   if (cursor == tail_) return;
-  // A reader killed at any instruction leaves a tail and, with it, exactly one journal entry of that tail: the entry that
-  // does not belong to the old tail is written before the new tail becomes visible.
+  // A reader killed at any instruction leaves a tail and, with it, exactly one journal entry of that tail: the entry
+  // that does not belong to the old tail is written before the new tail becomes visible.
   std::uint8_t* journal = block_ + kBlockJournal;
   if (load_shared<std::uint64_t>(journal, __ATOMIC_RELAXED) == tail_) journal += kJournalEntryBytes;
   store_shared<std::uint64_t>(journal, cursor, __ATOMIC_RELAXED);
@@ -233,8 +235,10 @@ bool Ring::scan_history(Columns& out) {
   if (!history_at_) {
     const std::uint64_t head = load_head();
     const std::uint64_t written = head >= tail_ && head - tail_ <= size_ ? head : tail_;
-    // Just behind the place of head a dying writer may have overwritten the payload of an older record, not yet its tag.
-    const std::uint64_t from = (written & ~std::uint64_t{kRecordAlign - 1}) + std::min<std::uint64_t>(4 * kRecordMaxBytes, size_ / 4);
+    // Just behind the place of head a dying writer may have overwritten the payload of an older record, not yet its
+    // tag.
+    const std::uint64_t from =
+        (written & ~std::uint64_t{kRecordAlign - 1}) + std::min<std::uint64_t>(4 * kRecordMaxBytes, size_ / 4);
     history_at_ = from > size_ ? from - size_ : 0;
   }
   return scan(out, *history_at_, tail_, false);
@@ -247,7 +251,8 @@ bool Ring::scan_beyond(Columns& out) {
   return false;
 }
 
-// Walks the positions in steps of 8 bytes and takes what carries the tag of its position: no start of a record is known.
+// Walks the positions in steps of 8 bytes and takes what carries the tag of its position: no start of a record is
+// known.
 bool Ring::scan(Columns& out, std::uint64_t& at, std::uint64_t end, bool once) {
   if (at >= end) return false;
   while (at < end) {

@@ -55,8 +55,8 @@ struct RingStatistics {
   std::uint64_t pending_bytes;
 };
 
-// Reader of one ring. Every byte it reads is hostile and may change at any moment: each is copied out once and judged in
-// the copy. A ring that breaks the rules is given up (fault()), never repaired.
+// Reader of one ring. Every byte it reads is hostile and may change at any moment: each is copied out once and judged
+// in the copy. A ring that breaks the rules is given up (fault()), never repaired.
 //
 //   tail            cursor          head              tail + size
 //    | taken, not    | to be taken   | reserved by the  |
@@ -67,7 +67,8 @@ class Ring {
   Ring(const Ring&) = delete;
   Ring& operator=(const Ring&) = delete;
 
-  // Takes records up to `row_end` rows of `out` and about `byte_budget` bytes; `truncated` tells that the mapping lost its file.
+  // Takes records up to `row_end` rows of `out` and about `byte_budget` bytes; `truncated` tells that the mapping lost
+  // its file.
   void read(Columns& out, std::uint32_t row_end, std::uint64_t byte_budget, const std::atomic<bool>& truncated);
 
   // Gives what was taken back to the guest as free space.
@@ -77,9 +78,9 @@ class Ring {
 
   // Records that were released and not overwritten since. False: there is nothing further.
   bool scan_history(Columns& out);
-  // Records committed beyond head: an interrupted writer has not published them yet, and never will if the guest is dead. Only
-  // when everything up to head was taken. False: there is nothing further; the next call starts again. A record that is
-  // published after all is not taken twice.
+  // Records committed beyond head: an interrupted writer has not published them yet, and never will if the guest is
+  // dead. Only when everything up to head was taken. False: there is nothing further; the next call starts again. A
+  // record that is published after all is not taken twice.
   bool scan_beyond(Columns& out);
 
   // Any thread.

@@ -7,8 +7,9 @@
 
 namespace vesper::relay {
 
-// Which sequence numbers of a ring were seen. An interrupt may take its number after, and its place before, the record it
-// interrupts, so numbers arrive slightly out of order: the last 1,024 are remembered one by one, older ones as a total.
+// Which sequence numbers of a ring were seen. An interrupt may take its number after, and its place before, the record
+// it interrupts, so numbers arrive slightly out of order: the last 1,024 are remembered one by one, older ones as a
+// total.
 class SequenceWindow {
  public:
   static constexpr std::uint64_t kRemembered = 1024;

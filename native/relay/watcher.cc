@@ -14,7 +14,8 @@ std::chrono::nanoseconds duration(const Napi::Value& options, const char* name, 
   const Napi::Value value = options.As<Napi::Object>().Get(name);
   if (value.IsUndefined()) return otherwise;
   const double ns = value.ToNumber().DoubleValue();
-  if (!(ns >= 1000 && ns <= 1e10)) throw js_error(options.Env(), "EINVAL", std::string(name) + " has to be 1 µs … 10 s");
+  if (!(ns >= 1000 && ns <= 1e10))
+    throw js_error(options.Env(), "EINVAL", std::string(name) + " has to be 1 µs … 10 s");
   return std::chrono::nanoseconds(static_cast<std::int64_t>(ns));
 }
 

@@ -9,8 +9,8 @@
 
 namespace vesper::relay {
 
-// JavaScript: new Watcher(onReady, options). Owns the poller's thread and carries its word to the event loop, which it does
-// not keep alive.
+// JavaScript: new Watcher(onReady, options). Owns the poller's thread and carries its word to the event loop, which it
+// does not keep alive.
 class Watcher : public Napi::ObjectWrap<Watcher> {
  public:
   static Napi::Function define(Napi::Env env);
