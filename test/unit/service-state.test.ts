@@ -1,0 +1,77 @@
+// SPDX-License-Identifier: Apache-2.0
+
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { afterEach, beforeEach, describe, expect, test } from 'vitest';
+import { silentLog } from '../../host/log.ts';
+import { Backoff } from '../../host/service/backoff.ts';
+import { InstanceLock } from '../../host/service/instance-lock.ts';
+import { SessionMemory } from '../../host/service/session-memory.ts';
+import { WantedState } from '../../host/service/wanted.ts';
+
+let directory: string;
+beforeEach(() => {
+  directory = mkdtempSync(join(tmpdir(), 'vesper-test-'));
+});
+afterEach(() => rmSync(directory, { recursive: true, force: true }));
+
+describe('wanted state', () => {
+  const path = () => join(directory, 'wanted.json');
+
+  test('what was attached is there for the next service, what was detached is not', () => {
+    const state = WantedState.load(path());
+    state.add('u1', { name: 'signal', parameters: { signals: 'SIGKILL' } });
+    state.add('u1', { name: 'oom', parameters: {} });
+    expect(state.remove('u1', 'oom')).toBe(true);
+    expect(state.remove('u1', 'oom')).toBe(false);
+    expect(WantedState.load(path()).of('u1')).toEqual([{ name: 'signal', parameters: { signals: 'SIGKILL' } }]);
+    expect(WantedState.load(path()).of('u2')).toEqual([]);
+  });
+
+  test('a file that is not ours is refused, not overwritten', () => {
+    writeFileSync(path(), '{"version": 2}');
+    expect(() => WantedState.load(path())).toThrow(/wanted\.json/);
+    expect(readFileSync(path(), 'utf8')).toBe('{"version": 2}');
+  });
+});
+
+describe('session memory', () => {
+  const state = { bootId: 'ab', epoch: '12345678901234567890', probes: [{ slot: 0, name: 'signal', sha256: 'ff', args: '' }] };
+
+  test('is read back; a broken file counts as none', () => {
+    const memory = new SessionMemory(directory, silentLog());
+    expect(memory.load('u1')).toBeUndefined();
+    memory.save('u1', state);
+    expect(memory.load('u1')).toEqual(state);
+    writeFileSync(join(directory, 'u1.json'), 'not JSON');
+    expect(memory.load('u1')).toBeUndefined();
+  });
+});
+
+describe('instance lock', () => {
+  test('a second service is refused by name of the process, a dead one is not in the way', () => {
+    const path = join(directory, 'lock');
+    const lock = InstanceLock.take(path);
+    expect(() => InstanceLock.take(path)).toThrow(String(process.pid));
+    lock.release();
+    // A process that is gone, and one whose number was given to another since.
+    writeFileSync(path, '999999999 1\n');
+    InstanceLock.take(path).release();
+    writeFileSync(path, `${process.pid} 1\n`);
+    InstanceLock.take(path).release();
+  });
+});
+
+describe('backoff', () => {
+  test('doubles from the first wait to the limit, and starts anew after a reset', () => {
+    const backoff = new Backoff({ firstMs: 100, mostMs: 1000 });
+    const waits = Array.from({ length: 6 }, () => backoff.nextMs());
+    [100, 200, 400, 800, 1000, 1000].forEach((expected, at) => {
+      expect(waits[at]).toBeGreaterThanOrEqual(expected * 0.8);
+      expect(waits[at]).toBeLessThanOrEqual(expected * 1.2);
+    });
+    backoff.reset();
+    expect(backoff.nextMs()).toBeLessThanOrEqual(120);
+  });
+});
