@@ -57,7 +57,11 @@ export async function createRegionFile(prefix: string, bytes: number): Promise<P
  */
 async function fill(file: FileHandle, bytes: number): Promise<void> {
   const zeros = new Uint8Array(Math.min(bytes, 1 << 20));
-  for (let at = 0; at < bytes; at += zeros.length) await file.write(zeros, 0, zeros.length, at);
+  for (let at = 0; at < bytes; ) {
+    // A nearly full tmpfs takes a part without an error; the next write tells.
+    const { bytesWritten } = await file.write(zeros, 0, Math.min(zeros.length, bytes - at), at);
+    at += bytesWritten;
+  }
 }
 
 /** The region that is in a file of a former service; undefined where it is no region or not readable. */
