@@ -25,6 +25,7 @@
 #include <linux/kprobes.h>
 #include <linux/module.h>
 #include <linux/percpu.h>
+#include <linux/string.h>
 #include <linux/tracepoint.h>
 #include <linux/types.h>
 #include <vesper/wire.h>
@@ -41,6 +42,7 @@ struct vesper_point {
 		struct kretprobe kretprobe;
 		struct {
 			struct tracepoint *tracepoint;	/* found by name when armed */
+			struct module *module;		/* whose tracepoint it is, NULL: the kernel's; held while armed */
 			void *handler;			/* first argument: the struct vesper_point */
 		} trace;
 		struct {
@@ -76,8 +78,8 @@ struct vesper_probe {
 struct vesper_write {
 	struct vesper_record *record;
 	void *ring;
-	u64 position;
 	struct vesper_probe *probe;
+	u32 tag;
 };
 
 /*
@@ -92,8 +94,22 @@ void vesper_probe_unregister(struct vesper_probe *probe);
  * full, no relay, probe disarmed), which is counted. After a non-NULL return vesper_commit() must follow, with no sleep in
  * between. Any context, NMI included.
  */
-void *vesper_reserve(struct vesper_probe *probe, u16 event, u32 ring_kind, u32 bytes, struct vesper_write *write);
+static __always_inline void *vesper_reserve(struct vesper_probe *probe, u16 event, u32 ring_kind, u32 bytes,
+					    struct vesper_write *write);
 void vesper_commit(struct vesper_write *write);
+
+/* The payload as it was found: for vesper_reserve(), which zeroes it where the compiler knows its size. */
+void *__vesper_reserve(struct vesper_probe *probe, u16 event, u32 ring_kind, u32 bytes, struct vesper_write *write);
+
+static __always_inline void *vesper_reserve(struct vesper_probe *probe, u16 event, u32 ring_kind, u32 bytes,
+					    struct vesper_write *write)
+{
+	void *payload = __vesper_reserve(probe, event, ring_kind, bytes, write);
+
+	if (likely(payload))
+		memset(payload, 0, bytes);
+	return payload;
+}
 
 /* First line of every handler: counts the hit, and says whether the probe is armed. */
 static __always_inline bool vesper_enter(struct vesper_point *point)

@@ -1,0 +1,69 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * Listens to the kernel's uevents as udev would, with a socket of our own: a port's name becomes readable only after the port was
+ * added, and the uevent then is the one notice of it (a class interface would come too early).
+ */
+#include <linux/net.h>
+#include <linux/netlink.h>
+#include <linux/socket.h>
+#include <linux/string.h>
+#include <net/net_namespace.h>
+#include <net/sock.h>
+
+#include "vesper.h"
+
+#define KERNEL_GROUP 1
+
+static struct socket *uevents;
+static void (*old_data_ready)(struct sock *sk);
+
+static void uevent_data_ready(struct sock *sk)
+{
+	vesper_channel_wake(VESPER_CHANNEL_SEARCH);
+}
+
+int vesper_uevent_init(void)
+{
+	struct sockaddr_nl address = { .nl_family = AF_NETLINK, .nl_groups = KERNEL_GROUP };
+	int err;
+
+	err = sock_create_kern(&init_net, AF_NETLINK, SOCK_RAW, NETLINK_KOBJECT_UEVENT, &uevents);
+	if (err)
+		return err;
+	write_lock_bh(&uevents->sk->sk_callback_lock);
+	old_data_ready = uevents->sk->sk_data_ready;
+	uevents->sk->sk_data_ready = uevent_data_ready;
+	write_unlock_bh(&uevents->sk->sk_callback_lock);
+	err = kernel_bind(uevents, (struct sockaddr *)&address, sizeof(address));
+	if (err)
+		vesper_uevent_exit();
+	return err;
+}
+
+void vesper_uevent_exit(void)
+{
+	write_lock_bh(&uevents->sk->sk_callback_lock);
+	uevents->sk->sk_data_ready = old_data_ready;
+	write_unlock_bh(&uevents->sk->sk_callback_lock);
+	/* Takes the socket off the multicast list under the lock that senders hold: no callback is under way afterwards. */
+	sock_release(uevents);
+}
+
+/* Takes all messages; true where a port may have come. */
+bool vesper_uevent_drain(void)
+{
+	char text[256];
+	bool found = false;
+	int bytes;
+
+	do {
+		struct msghdr message = { .msg_flags = MSG_DONTWAIT };
+		struct kvec vector = { .iov_base = text, .iov_len = sizeof(text) };
+
+		bytes = kernel_recvmsg(uevents, &message, &vector, 1, sizeof(text), MSG_DONTWAIT);
+		/* "change@/devices/pci…/virtio-ports/vport0p1"; after an overrun (-ENOBUFS) anything may have happened. */
+		if (bytes == -ENOBUFS || (bytes > 0 && strnstr(text, "/virtio-ports/", min_t(size_t, bytes, sizeof(text)))))
+			found = true;
+	} while (bytes > 0 || bytes == -ENOBUFS);
+	return found;
+}
