@@ -10,6 +10,12 @@ interface Pending {
   reject(error: Error): void;
 }
 
+interface Reply {
+  readonly id?: number;
+  readonly return?: unknown;
+  readonly error?: { readonly desc: string };
+}
+
 /**
  * The harness's own QMP monitor, apart from the one VESPER uses: a monitor has one client at a time. QEMU connects to
  * it when it starts.
@@ -72,11 +78,11 @@ export class Monitor {
       this.#send('qmp_capabilities', {}).then(ready, () => {}); // It fails only when QEMU is gone.
       return;
     }
-    const { id, error } = message as { readonly id?: number; readonly error?: { readonly desc: string } };
+    const { id, error, return: value } = message as Reply;
     const pending = id === undefined ? undefined : this.#pending.get(id);
     if (id === undefined || !pending) return;
     this.#pending.delete(id);
     if (error) pending.reject(new VesperError('PROVIDER', `QEMU refused: ${error.desc}`));
-    else pending.resolve(message['return']);
+    else pending.resolve(value);
   }
 }

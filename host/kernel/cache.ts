@@ -37,8 +37,10 @@ export const keeperFile = 'keeper';
 export function sweepScratch(parent: string, prefix: string): void {
   for (const name of readdirSync(parent)) {
     const owner = name.startsWith(prefix) ? /^(\d+)-[0-9a-f]{8}$/.exec(name.slice(prefix.length)) : null;
-    if (owner && !processExists(Number(owner[1])))
-      rmSync(join(parent, name), { recursive: true, force: true });
+    if (!owner || processExists(Number(owner[1]))) continue;
+    const keeper = join(parent, name, keeperFile);
+    if (existsSync(keeper) && processExists(Number(readFileSync(keeper, 'utf8')))) continue;
+    rmSync(join(parent, name), { recursive: true, force: true });
   }
 }
 

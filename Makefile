@@ -1,0 +1,131 @@
+# SPDX-License-Identifier: Apache-2.0
+# The front door. `make help` lists what there is.
+
+SHELL := /bin/sh
+.DELETE_ON_ERROR:
+.SUFFIXES:
+
+NODE := node_modules/node/bin/node
+TSC := $(NODE) node_modules/typescript/bin/tsc
+BIOME := node_modules/.bin/biome
+VITEST := $(NODE) node_modules/vitest/vitest.mjs --config test/vitest.config.ts
+KERNEL := flock build/.kernels.lock $(NODE) host/kernel/main.ts
+
+# What a fresh Debian 12 lacks. nodejs and npm only where there is none: any Node from 18 on can fetch the one we use.
+PACKAGES := build-essential kmod xz-utils libelf1 sparse clang-format git ca-certificates \
+	debian-archive-keyring util-linux busybox-static qemu-system-x86 socat
+
+HOST_SOURCES := $(shell find host -name '*.ts' 2>/dev/null)
+
+.PHONY: all
+all: build
+
+.PHONY: help
+help: ## this list
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | awk -F '\t' '{ printf "  make %-12s %s\n", $$1, $$2 }'
+
+.PHONY: setup
+setup: ## install the Debian packages that are missing (as root, or through sudo)
+	@missing=; for package in $(PACKAGES); do \
+		dpkg-query -W -f '$${Status}' $$package 2>/dev/null | grep -q 'ok installed' || missing="$$missing $$package"; \
+	done; \
+	command -v npm >/dev/null || missing="$$missing npm"; \
+	if [ -n "$$missing" ]; then \
+		echo "installing:$$missing"; \
+		root=; [ "$$(id -u)" = 0 ] || root=sudo; \
+		export DEBIAN_FRONTEND=noninteractive; \
+		$$root apt-get -q -o DPkg::Lock::Timeout=300 update || echo 'some package source cannot be reached; going on'; \
+		$$root apt-get -q -y -o DPkg::Lock::Timeout=300 install --no-install-recommends $$missing; \
+	fi
+
+.PHONY: build
+build: dist/vesper build/native/relay.node modules ## build all: the program, the native addon, the kernel modules
+
+# --- the program -------------------------------------------------------------------------------------------------
+
+node_modules/.package-lock.json: package.json package-lock.json
+	@command -v npm >/dev/null || { echo 'npm is not installed; run: make setup'; exit 1; }
+	npm ci --no-audit --no-fund
+	@touch $@
+
+dist/.built: node_modules/.package-lock.json tsconfig.json $(HOST_SOURCES)
+	$(TSC)
+	@touch $@
+
+dist/vesper: dist/.built Makefile
+	@printf '%s\n' '#!/bin/sh' \
+		'root=$$(dirname "$$(dirname "$$(readlink -f "$$0")")")' \
+		'exec "$$root/node_modules/node/bin/node" "$$root/dist/main.js" "$$@"' > $@.new
+	@chmod +x $@.new && mv $@.new $@
+
+# --- the native addon --------------------------------------------------------------------------------------------
+
+RELAY_OBJECTS := $(patsubst native/relay/%.cc,build/native/relay/%.o,$(wildcard native/relay/*.cc))
+CXXFLAGS_NATIVE := -std=c++20 -O2 -g1 -fPIC -fvisibility=hidden -Wall -Wextra -Werror \
+	-DNAPI_VERSION=9 -DNODE_ADDON_API_CPP_EXCEPTIONS -DNODE_ADDON_API_ENABLE_TYPE_CHECK_ON_AS \
+	-DBUILDING_NODE_EXTENSION -DNODE_GYP_MODULE_NAME=relay \
+	-isystem node_modules/node-api-headers/include -isystem node_modules/node-addon-api
+
+build/native/relay/%.o: native/relay/%.cc node_modules/.package-lock.json Makefile
+	@mkdir -p $(@D)
+	$(CXX) $(CXXFLAGS_NATIVE) -MMD -MP -c -o $@ $<
+
+build/native/relay.node: $(RELAY_OBJECTS)
+	$(CXX) -shared -pthread -o $@.new $^
+	@mv $@.new $@
+
+-include $(RELAY_OBJECTS:.o=.d)
+
+# --- the kernel modules ------------------------------------------------------------------------------------------
+
+.PHONY: modules
+modules: node_modules/.package-lock.json ## build the frontend and the probes for Debian's 6.1 and 6.12 kernels
+	@mkdir -p build
+	@$(KERNEL) build
+
+.PHONY: generate
+generate: node_modules/.package-lock.json ## write the C header and the documentation of the wire format
+	$(NODE) host/wire/generate.ts
+
+# --- trying, testing ---------------------------------------------------------------------------------------------
+
+.PHONY: demo
+demo: ## set up, build, boot a guest and show everything on it
+	@$(MAKE) --no-print-directory setup
+	@$(MAKE) --no-print-directory build
+	@dist/vesper demo
+
+.PHONY: check
+check: node_modules/.package-lock.json ## types, lint, format, generated files, kernel modules under W=1 and sparse
+	$(TSC) --noEmit
+	$(BIOME) check --error-on-warnings
+	clang-format --dry-run -Werror $$(git ls-files 'native/*.cc' 'native/*.h')
+	$(NODE) host/wire/generate.ts --check
+	@mkdir -p build
+	@$(KERNEL) check
+
+.PHONY: test
+test: ## set up, build, check, and run every test; the last line counts them
+	@$(MAKE) --no-print-directory setup
+	@$(MAKE) --no-print-directory build
+	@$(NODE) test/run.ts check unit integration
+
+.PHONY: unit
+unit: build/native/relay.node ## run the unit tests
+	@$(NODE) test/run.ts unit
+
+.PHONY: integration
+integration: build ## run the tests that boot real guests
+	@$(NODE) test/run.ts integration
+
+.PHONY: bench
+bench: build ## measure, and print the tables of docs/performance.md
+	@$(NODE) test/bench/run.ts
+
+.PHONY: fuzz
+fuzz: build ## fuzz what reads bytes of a guest
+	@$(NODE) test/run.ts fuzz
+
+.PHONY: clean
+clean: ## remove what was built; downloaded kernels and node_modules stay
+	rm -rf build dist coverage
