@@ -34,20 +34,20 @@
 	F(E, char, comm, [TASK_COMM_LEN], COMM, NONE, "", "name of its main thread")                                     \
 	F(E, u32, dying, , LABEL, NONE, "answer", "yes: it was ending already and only got memory to finish")             \
 	F(E, s32, oom_score_adj, , DETAIL, NONE, "", "-1000 (never) to 1000 (first)")                                    \
-	F(E, u64, anon, , VALUE, PAGES, "", "anonymous memory resident, as the kernel's log counts it")                  \
-	F(E, u64, file, , VALUE, PAGES, "", "file pages resident")                                                       \
-	F(E, u64, shmem, , VALUE, PAGES, "", "shared memory resident")                                                   \
-	F(E, u64, swap, , VALUE, PAGES, "", "swapped out")                                                               \
-	F(E, u64, page_tables, , VALUE, BYTES, "", "its page tables")                                                    \
+	F(E, u64, anon_pages, , VALUE, PAGES, "", "anonymous memory resident, as the kernel's log counts it")                  \
+	F(E, u64, file_pages, , VALUE, PAGES, "", "file pages resident")                                                       \
+	F(E, u64, shmem_pages, , VALUE, PAGES, "", "shared memory resident")                                                   \
+	F(E, u64, swap_pages, , VALUE, PAGES, "", "swapped out")                                                               \
+	F(E, u64, page_table_bytes, , VALUE, BYTES, "", "its page tables")                                                    \
 	F(E, u32, trigger_pid, , PID, NONE, "", "process whose allocation failed; of SysRq-f a kernel worker")            \
 	F(E, u32, trigger_thread, , PID, NONE, "", "thread whose allocation failed")                                     \
 	F(E, char, trigger_comm, [TASK_COMM_LEN], COMM, NONE, "", "name of that thread")                                 \
 	F(E, s32, order, , DETAIL, NONE, "", "2^order pages were asked for; -1: SysRq-f, -2: not seen")                   \
 	F(E, u32, gfp, , DETAIL, NONE, "gfp", "what kind of memory was asked for, 0: not seen")                          \
 	F(E, u32, constraint, , LABEL, NONE, "constraint", "which limit was hit")                                        \
-	F(E, u64, limit, , DETAIL, PAGES, "", "that limit, swap included, 0: not seen")                                  \
-	F(E, u64, total, , DETAIL, PAGES, "", "memory of the guest")                                                     \
-	F(E, u64, free, , DETAIL, PAGES, "", "free memory of the guest")                                                 \
+	F(E, u64, limit_pages, , DETAIL, PAGES, "", "that limit, swap included, 0: not seen")                                  \
+	F(E, u64, total_pages, , DETAIL, PAGES, "", "memory of the guest")                                                     \
+	F(E, u64, free_pages, , DETAIL, PAGES, "", "free memory of the guest")                                                 \
 	F(E, char, memcg, [PATH_BYTES], DETAIL, NONE, "", "memory cgroup that hit its limit; empty if none; a long path keeps its end") \
 	F(E, char, victim_memcg, [PATH_BYTES], DETAIL, NONE, "", "memory cgroup of the victim; a long path keeps its end")
 VESPER_EVENT(kill, 1, CRITICAL, KILL_FIELDS, "The OOM killer has chosen a process and sent it SIGKILL.");
@@ -57,7 +57,7 @@ VESPER_EVENT(kill, 1, CRITICAL, KILL_FIELDS, "The OOM killer has chosen a proces
 	F(E, u32, uid, , UID, NONE, "", "its real user id")                                                              \
 	F(E, char, comm, [TASK_COMM_LEN], COMM, NONE, "", "name of its main thread")                                     \
 	F(E, u32, reaped, , LABEL, NONE, "answer", "whether the OOM reaper took its memory while it was stuck")           \
-	F(E, u64, took, , VALUE, NANOSECONDS, "", "from the kill until it was gone")
+	F(E, u64, took_ns, , VALUE, NANOSECONDS, "", "from the kill until it was gone")
 VESPER_EVENT(gone, 2, CRITICAL, GONE_FIELDS, "A victim of the OOM killer has ended and let go of its memory.");
 
 enum { NO, YES, NOT_SEEN };
@@ -164,7 +164,7 @@ static struct {
 	int order;
 	u32 gfp;
 	u32 constraint;
-	u64 limit;
+	u64 limit_pages;
 	bool choice_dying;
 	const struct signal_struct *choice;
 	char memcg[PATH_BYTES];
@@ -202,7 +202,7 @@ static int on_choice(struct kprobe *kprobe, struct pt_regs *regs)
 		return 0;
 	call_fill(control);
 	call.constraint = control->constraint;
-	call.limit = control->totalpages;
+	call.limit_pages = control->totalpages;
 	call.choice = control->chosen->signal;
 	call.choice_dying = READ_ONCE(control->chosen->signal->flags) & SIGNAL_GROUP_EXIT || control->chosen->flags & PF_EXITING;
 	return 0;
@@ -289,11 +289,11 @@ static void kill_emit(struct task_struct *task)
 	event->dying = was_dying(task);
 	event->oom_score_adj = task->signal->oom_score_adj;
 	if (mm) {
-		event->anon = get_mm_counter(mm, MM_ANONPAGES);
-		event->file = get_mm_counter(mm, MM_FILEPAGES);
-		event->shmem = get_mm_counter(mm, MM_SHMEMPAGES);
-		event->swap = get_mm_counter(mm, MM_SWAPENTS);
-		event->page_tables = mm_pgtables_bytes(mm);
+		event->anon_pages = get_mm_counter(mm, MM_ANONPAGES);
+		event->file_pages = get_mm_counter(mm, MM_FILEPAGES);
+		event->shmem_pages = get_mm_counter(mm, MM_SHMEMPAGES);
+		event->swap_pages = get_mm_counter(mm, MM_SWAPENTS);
+		event->page_table_bytes = mm_pgtables_bytes(mm);
 	}
 	event->trigger_pid = current->tgid;
 	event->trigger_thread = current->pid;
@@ -301,9 +301,9 @@ static void kill_emit(struct task_struct *task)
 	event->order = seen ? call.order : -2;
 	event->gfp = seen ? call.gfp : 0;
 	event->constraint = seen ? call.constraint : CONSTRAINT_NOT_SEEN;
-	event->limit = seen ? call.limit : 0;
-	event->total = totalram_pages();
-	event->free = global_zone_page_state(NR_FREE_PAGES);
+	event->limit_pages = seen ? call.limit_pages : 0;
+	event->total_pages = totalram_pages();
+	event->free_pages = global_zone_page_state(NR_FREE_PAGES);
 	if (seen)
 		memcpy(event->memcg, call.memcg, sizeof(event->memcg));
 	task_memcg_path(task, event->victim_memcg);
@@ -374,7 +374,7 @@ static void on_exit(void *point, struct task_struct *task)
 	event->uid = __kuid_val(task_uid(task));
 	memcpy(event->comm, task->group_leader->comm, sizeof(event->comm));
 	event->reaped = victim.reaped;
-	event->took = ktime_get_mono_fast_ns() - victim.killed_ns;
+	event->took_ns = ktime_get_mono_fast_ns() - victim.killed_ns;
 	vesper_commit(&write);
 }
 VESPER_TRACEPOINT(exited, "sched_process_exit", on_exit, true, "the victim has ended");
