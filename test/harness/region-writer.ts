@@ -16,7 +16,6 @@ import {
   regionMagic,
   regionStates,
   ringBlock,
-  ringBlockBytes,
   ringEntry,
   ringKinds,
 } from '../../host/wire/region.ts';
@@ -28,6 +27,8 @@ export interface RecordOptions {
   readonly timeNs?: bigint;
   /** Default: 32 bytes, the sequence number first. */
   readonly payload?: Uint8Array;
+  /** Default: in the order of the reservations. */
+  readonly sequence?: number;
 }
 
 const pad = regionConstants.RECORD_PAD.value;
@@ -40,7 +41,12 @@ export class RegionWriter {
   readonly fd: number;
 
   /** Lays out the region of an epoch, as at `activate`; `resume` goes on with the rings as they are in the file. */
-  constructor(path: string, layout: RegionLayout, epoch: bigint, options: { token?: Uint8Array; resume?: boolean } = {}) {
+  constructor(
+    path: string,
+    layout: RegionLayout,
+    epoch: bigint,
+    options: { token?: Uint8Array; resume?: boolean } = {},
+  ) {
     this.layout = layout;
     this.epoch = epoch;
     this.fd = openSync(path, options.resume === true ? 'r+' : 'w+', 0o600);
@@ -156,11 +162,18 @@ export class RingWriter {
    * Reserves and fills a record; `commit` writes its tag, and the outermost one publishes. What is reserved in between is
    * nested, like the record of an interrupt.
    */
-  reserve({ slot = 1, event = 1, timeNs, payload }: RecordOptions = {}): OpenRecord | undefined {
-    const sequence = this.attempts++;
+  reserve({
+    slot = 1,
+    event = 1,
+    timeNs,
+    payload,
+    sequence = this.attempts,
+  }: RecordOptions = {}): OpenRecord | undefined {
+    this.attempts++;
     this.#store('attempts', this.attempts);
     const body = payload ?? Buffer.alloc(32);
-    if (payload === undefined) new DataView(body.buffer, body.byteOffset).setBigUint64(0, BigInt(sequence), true);
+    if (payload === undefined)
+      new DataView(body.buffer, body.byteOffset).setBigUint64(0, BigInt(sequence), true);
     const length = recordHeader.size + body.length;
     const size = this.layout.dataBytes;
     const toEnd = size - (this.#reserved % size);
@@ -197,7 +210,7 @@ export class RingWriter {
   }
 
   tag(position: number): number {
-    return Number((BigInt(position >>> 0) | (BigInt(Math.floor(position / 2 ** 32)) << 32n)) >> 3n & 0xffff_ffffn ^ (this.#region.epoch & 0xffff_ffffn));
+    return Number(BigInt.asUintN(32, (BigInt(position) >> 3n) ^ this.#region.epoch));
   }
 
   /** Store a head that is not what was written. */
@@ -207,7 +220,7 @@ export class RingWriter {
   }
 
   #commit(position: number): void {
-    this.#word.writeUInt32LE(this.tag(position) >>> 0);
+    this.#word.writeUInt32LE(this.tag(position));
     this.#region.poke(this.at(position), this.#word.subarray(0, 4));
     if (--this.#nesting > 0) return;
     this.#head = this.#reserved;
@@ -215,7 +228,7 @@ export class RingWriter {
   }
 
   #writePadding(bytes: number): void {
-    this.#word.writeUInt32LE(this.tag(this.#reserved) >>> 0);
+    this.#word.writeUInt32LE(this.tag(this.#reserved));
     this.#word.writeUInt32LE((pad | bytes) >>> 0, 4);
     this.#region.poke(this.at(this.#reserved), this.#word);
     this.#reserved += bytes;
@@ -234,6 +247,3 @@ export class RingWriter {
     this.#region.poke(this.#field(name), this.#word);
   }
 }
-
-/** Bytes of all control blocks. */
-export const blockBytes = ringBlockBytes;
