@@ -1,0 +1,292 @@
+// SPDX-License-Identifier: Apache-2.0
+
+import { truncateSync } from 'node:fs';
+import { setTimeout as delay } from 'node:timers/promises';
+import { Worker } from 'node:worker_threads';
+import { describe, expect, onTestFinished, test, vi } from 'vitest';
+import { type HubOptions, RelayHub } from '../../host/relay/hub.ts';
+import type { RingStatistics } from '../../host/relay/loss.ts';
+import type { Relay, RelayBatch, RelayOptions } from '../../host/relay/relay.ts';
+import { regionHeader } from '../../host/wire/region.ts';
+import { critical, epoch, other, RelayFixture, rowsOf } from '../harness/relay-fixture.ts';
+
+function newHub(options: HubOptions = {}): RelayHub {
+  const hub = new RelayHub(options);
+  onTestFinished(() => hub.close());
+  return hub;
+}
+
+interface Opened {
+  readonly relay: Relay;
+  readonly rows: string[];
+}
+
+function open(hub: RelayHub, fixture: RelayFixture, options: Partial<RelayOptions> = {}): Opened {
+  const rows: string[] = [];
+  const onBatch = (batch: RelayBatch): void => void rows.push(...rowsOf(batch));
+  const relay = hub.open({ path: fixture.path, layout: fixture.layout, epoch, onBatch, ...options });
+  onTestFinished(() => relay.close());
+  return { relay, rows };
+}
+
+const asleep = (hub: RelayHub): Promise<void> => vi.waitFor(() => expect(hub.awake).toBe(0), { interval: 1 });
+
+describe('delivery', () => {
+  test('what was there at the start is delivered before start() returns, and freed', () => {
+    const fixture = new RelayFixture();
+    fixture.writer.ring(other).write();
+    const { relay, rows } = open(newHub(), fixture);
+    expect(rows).toEqual([]);
+    relay.start();
+    expect(rows).toEqual(['other:0']);
+    expect(fixture.writer.ring(other).tail).toBe(64);
+  });
+
+  test('what comes while the region is polled arrives without a doorbell', async () => {
+    const fixture = new RelayFixture();
+    const hub = newHub({ quietNs: 5e9 });
+    const { relay, rows } = open(hub, fixture);
+    relay.start();
+    for (let i = 0; i < 200; i++) {
+      fixture.writer.ring(i % 2).write();
+      await vi.waitFor(() => expect(rows).toHaveLength(i + 1), { interval: 1 });
+    }
+    expect(relay.statistics()).toMatchObject({ delivered: 200, lost: 0, outstanding: 0, agrees: true, rings: 2 });
+    expect(fixture.writer.rings.map((ring) => ring.needWakeup)).toEqual([false, false]);
+  });
+
+  test('a quiet region asks for a doorbell, sleeps, and wakes by it', async () => {
+    const fixture = new RelayFixture();
+    const hub = newHub();
+    const { relay, rows } = open(hub, fixture);
+    relay.start();
+    expect(hub.awake).toBe(1);
+    await asleep(hub);
+    expect(fixture.writer.rings.map((ring) => ring.needWakeup)).toEqual([true, true]);
+
+    const ring = fixture.writer.ring(other);
+    ring.write();
+    await delay(20);
+    expect(rows).toEqual([]);
+    ring.clearNeedWakeup();
+    relay.wake();
+    expect(rows).toEqual(['other:0']);
+    expect(fixture.writer.rings.map((r) => r.needWakeup)).toEqual([false, false]);
+    expect(hub.awake).toBe(1);
+    await asleep(hub);
+  });
+
+  test('the thread does nothing at all while every region sleeps', async () => {
+    const hub = newHub();
+    open(hub, new RelayFixture()).relay.start();
+    open(hub, new RelayFixture()).relay.start();
+    await asleep(hub);
+    const before = contextSwitches();
+    await delay(300);
+    expect(contextSwitches() - before).toBe(0);
+  });
+
+  test('after close() nothing is delivered, and what was counted stays known', async () => {
+    const fixture = new RelayFixture();
+    const hub = newHub();
+    const { relay, rows } = open(hub, fixture);
+    relay.start();
+    fixture.writer.ring(other).write();
+    relay.drain();
+    relay.close();
+    relay.close();
+    fixture.writer.ring(other).write();
+    relay.wake();
+    relay.drain();
+    relay.drainToEnd();
+    await delay(10);
+    expect(rows).toEqual(['other:0']);
+    expect(hub.awake).toBe(0);
+    expect(relay.statistics()).toMatchObject({ attempts: 1, delivered: 1, agrees: true });
+  });
+
+  test('a region whose file is already gone from the mapping is reported, once, and is not polled for ever', async () => {
+    const fixture = new RelayFixture();
+    const hub = newHub();
+    const broken: RingStatistics[] = [];
+    const { relay } = open(hub, fixture, { onQuarantine: (ring) => broken.push(ring) });
+    relay.start();
+    truncateSync(fixture.path, 0);
+    await vi.waitFor(() => {
+      relay.drain();
+      expect(broken.map((ring) => ring.fault)).toEqual(['truncated', 'truncated']);
+    });
+    expect(relay.statistics().quarantined).toBe(2);
+    await asleep(hub);
+  });
+});
+
+describe('the guest’s header', () => {
+  test('has to be what was agreed', () => {
+    const fixture = new RelayFixture();
+    expect(() => open(newHub(), fixture, { epoch: 1n })).toThrow(expect.objectContaining({ code: 'RELAY', message: expect.stringContaining('epoch is') }));
+    expect(() => open(newHub(), fixture, { token: new Uint8Array(16).fill(1) })).toThrow(/token is another/);
+    expect(() => open(newHub(), fixture, { path: `${fixture.path}-missing` })).toThrow(/cannot be mapped: ENOENT/);
+  });
+
+  test('is compared again whenever somebody asks', () => {
+    const fixture = new RelayFixture();
+    const { relay } = open(newHub(), fixture);
+    expect(relay.verify()).toEqual([]);
+    fixture.writer.poke(regionHeader.offsets.cpu_count, Uint8Array.of(9));
+    expect(relay.verify()).toEqual(['cpu_count is 9, not 1']);
+  });
+});
+
+describe('handlers', () => {
+  test('one that throws is reported and harms nobody', () => {
+    const fixture = new RelayFixture();
+    const errors: unknown[] = [];
+    const failing = open(newHub(), fixture, {
+      onBatch: () => {
+        throw new Error('no');
+      },
+      onHandlerError: (error) => errors.push(error),
+    });
+    fixture.writer.ring(other).write();
+    failing.relay.start();
+    expect(errors).toEqual([new Error('no')]);
+    expect(failing.relay.statistics()).toMatchObject({ delivered: 1, handlerErrors: 1 });
+    expect(fixture.writer.ring(other).tail).toBe(64);
+  });
+
+  test('one may close its relay, drain another or its own', () => {
+    const [one, two] = [new RelayFixture(), new RelayFixture()];
+    const hub = newHub();
+    one.writer.ring(other).write();
+    two.writer.ring(other).write();
+    const second = open(hub, two);
+    const seen: string[] = [];
+    const { relay } = open(hub, one, {
+      onBatch: (batch) => {
+        const before = rowsOf(batch);
+        one.writer.ring(other).write();
+        if (seen.length === 0) {
+          seen.push(...before);
+          second.relay.drain();
+          relay.drain();
+        } else {
+          seen.push(...before);
+          relay.close();
+        }
+        // The outer batch is still what it was.
+        expect(rowsOf(batch)).toEqual(before);
+      },
+    });
+    relay.start();
+    expect(seen).toEqual(['other:0', 'other:1']);
+    expect(second.rows).toEqual(['other:0']);
+    expect(relay.statistics().delivered).toBe(2);
+  });
+
+  test('a slow one does not hold the event loop longer than a slice and a turn', async () => {
+    const fixture = new RelayFixture();
+    const hub = newHub({ sliceMs: 2 });
+    const handled: number[] = [];
+    const { relay } = open(hub, fixture, {
+      onBatch: (batch) => {
+        const until = performance.now() + 0.05 * batch.count;
+        while (performance.now() < until);
+        handled.push(batch.count);
+      },
+    });
+    for (let i = 0; i < 64; i++) fixture.writer.ring(other).write();
+    relay.start();
+    const longest = await longestStall(async () => {
+      for (let round = 0; round < 50; round++) {
+        for (let i = 0; i < 60; i++) fixture.writer.ring(other).write();
+        await vi.waitFor(() => expect(relay.statistics().outstanding).toBe(0), { interval: 1 });
+      }
+    });
+    expect(Math.max(...handled.slice(10))).toBeLessThanOrEqual(64);
+    expect(longest).toBeLessThan(50);
+  });
+
+  test('a guest that floods does not keep another from its turn', async () => {
+    const [flooding, quiet] = [new RelayFixture(), new RelayFixture()];
+    const hub = newHub({ sliceMs: 1 });
+    let flood = 0;
+    const noisy = open(hub, flooding, {
+      onBatch: (batch) => {
+        flood += batch.count;
+        const until = performance.now() + 2;
+        while (performance.now() < until);
+        // As fast as it is read.
+        if (flood < 20_000) while (flooding.writer.ring(other).write());
+      },
+    });
+    while (flooding.writer.ring(other).write());
+    noisy.relay.start();
+    let floodWhenQuietCame = 0;
+    const { relay } = open(hub, quiet, {
+      onBatch: () => {
+        floodWhenQuietCame = flood;
+      },
+    });
+    relay.start();
+    const before = flood;
+    quiet.writer.ring(critical).write();
+    await vi.waitFor(() => expect(floodWhenQuietCame).toBeGreaterThan(0), { interval: 1, timeout: 5000 });
+    expect(floodWhenQuietCame - before).toBeLessThan(20_000 / 4);
+    noisy.relay.close();
+  });
+});
+
+describe('the end of the process', () => {
+  test('a worker thread that ends with everything open and polled harms nobody', async () => {
+    const fixture = new RelayFixture();
+    const source = `
+      const { workerData } = require('node:worker_threads');
+      import(workerData.hub).then(({ RelayHub }) => {
+        const hub = new RelayHub({ quietNs: 1e10 });
+        const relay = hub.open({ path: workerData.path, layout: workerData.layout, epoch: workerData.epoch, onBatch() {} });
+        relay.start();
+      });`;
+    const workerData = {
+      hub: new URL('../../host/relay/hub.ts', import.meta.url).href,
+      path: fixture.path,
+      layout: fixture.layout,
+      epoch,
+    };
+    for (let round = 0; round < 10; round++) {
+      const code = await new Promise((resolve, reject) => {
+        new Worker(source, { eval: true, workerData, execArgv: [] }).on('exit', resolve).on('error', reject);
+      });
+      expect(code).toBe(0);
+    }
+  });
+});
+
+/** Of the threads of the poller in this process. */
+function contextSwitches(): number {
+  const { readdirSync, readFileSync } = process.getBuiltinModule('node:fs');
+  let sum = 0;
+  for (const thread of readdirSync('/proc/self/task')) {
+    if (readFileSync(`/proc/self/task/${thread}/comm`, 'utf8').trim() !== 'vesper-relay') continue;
+    const status = readFileSync(`/proc/self/task/${thread}/status`, 'utf8');
+    for (const [, count] of status.matchAll(/ctxt_switches:\s+(\d+)/g)) sum += Number(count);
+  }
+  return sum;
+}
+
+/** Longest time between two turns of the event loop during `work`, in milliseconds. */
+async function longestStall(work: () => Promise<void>): Promise<number> {
+  let longest = 0;
+  let last = performance.now();
+  let running = true;
+  const tick = (): void => {
+    const now = performance.now();
+    longest = Math.max(longest, now - last);
+    last = now;
+    if (running) setImmediate(tick);
+  };
+  tick();
+  await work();
+  running = false;
+  return longest;
+}
