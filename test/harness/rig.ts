@@ -1,0 +1,298 @@
+// SPDX-License-Identifier: Apache-2.0
+
+/**
+ * A real guest and a real service for a test: boots the guest, starts the service in this process or in one of its own, keeps
+ * every event, and takes all of it down again, also after a failure.
+ */
+
+import { type ChildProcess, spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { existsSync, mkdtempSync, readdirSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join, resolve } from 'node:path';
+import { createInterface } from 'node:readline';
+import { ApiClient } from '../../host/api/client.ts';
+import { guestView } from '../../host/api/guest-view.ts';
+import type { GuestView, ProbeResult } from '../../host/api/view.ts';
+import { Machine, type MachineOptions } from '../../host/demo/machine.ts';
+import type { VesperEvent } from '../../host/guest/event.ts';
+import type { EventBatch } from '../../host/guest/event-batch.ts';
+import { silentLog } from '../../host/log.ts';
+import { QemuProvider } from '../../host/provider/qemu/provider.ts';
+import { RelayHub } from '../../host/relay/hub.ts';
+import { apiSocketPath, defaultRegionBytes } from '../../host/service/config.ts';
+import type { ManagedGuest } from '../../host/service/managed-guest.ts';
+import { Service } from '../../host/service/service.ts';
+
+export const repository = resolve(import.meta.dirname, '../..');
+const build = join(repository, 'build');
+
+/** Of the kernel releases that were built, the one of a series. */
+export function releaseOf(series: string): string {
+  const release = readdirSync(build).find((name) => name.startsWith(`${series}.`));
+  if (release === undefined) throw new Error(`no modules are built for ${series}: run make build`);
+  return release;
+}
+
+export const probePath = (series: string, name: string): string =>
+  join(build, releaseOf(series), `${name}.ko`);
+export const fixturePath = (series: string, name: string): string =>
+  join(build, releaseOf(series), 'fixtures', `${name}.ko`);
+
+export interface RigOptions extends MachineOptions {
+  readonly regionBytes?: number;
+  readonly heartbeatMs?: number;
+}
+
+const patienceMs = 90_000;
+
+/** Guest and service in this process. */
+export class Rig implements AsyncDisposable {
+  readonly machine: Machine;
+  readonly events: VesperEvent[] = [];
+  readonly directory: string;
+  service: Service;
+  #hub: RelayHub;
+  readonly #options: RigOptions;
+  readonly #waiting = new Set<() => void>();
+
+  private constructor(machine: Machine, options: RigOptions) {
+    this.machine = machine;
+    this.directory = mkdtempSync(join(tmpdir(), 'vesper-rig-'));
+    this.#options = options;
+    this.#hub = new RelayHub();
+    this.service = this.#newService();
+  }
+
+  /** Boots, starts the service and waits for the session. */
+  static async start(options: RigOptions = {}): Promise<Rig> {
+    const rig = new Rig(await Machine.boot(options), options);
+    try {
+      await rig.service.start();
+      await rig.active();
+    } catch (thrown) {
+      await rig.close();
+      throw thrown;
+    }
+    return rig;
+  }
+
+  get guest(): ManagedGuest {
+    return this.service.guest(this.machine.name);
+  }
+
+  get view(): GuestView {
+    return guestView(this.guest);
+  }
+
+  async active(): Promise<void> {
+    await (await this.service.guestFound(this.machine.name, patienceMs)).active(patienceMs);
+  }
+
+  /** Attach; throws where one was refused. */
+  async attach(
+    probes: readonly string[],
+    parameters: readonly string[] = [],
+  ): Promise<readonly ProbeResult[]> {
+    const results = await this.tryAttach(probes, parameters);
+    const refused = results.find(({ ok }) => !ok);
+    if (refused !== undefined) throw new Error(refused.message);
+    return results;
+  }
+
+  tryAttach(
+    probes: readonly string[],
+    parameters: readonly string[] = [],
+    force = false,
+  ): Promise<readonly ProbeResult[]> {
+    return this.guest.attach(probes, parameters, { by: 'test', selfTest: false, force });
+  }
+
+  /** The first event, had or yet to come, of which `matches` holds. */
+  event(matches: (event: VesperEvent) => boolean, timeLimitMs = patienceMs): Promise<VesperEvent> {
+    return this.until(() => this.events.find(matches), 'the event', timeLimitMs);
+  }
+
+  /** Wait until `look` gives something; looked at after each batch and each change of state. */
+  until<T>(look: () => T | undefined | false, what: string, timeLimitMs = patienceMs): Promise<T> {
+    const { promise, resolve: settle, reject } = Promise.withResolvers<T>();
+    const check = () => {
+      const found = look();
+      if (found === undefined || found === false) return;
+      clearTimeout(timer);
+      clearInterval(slow);
+      this.#waiting.delete(check);
+      settle(found);
+    };
+    const timer = setTimeout(() => {
+      clearInterval(slow);
+      this.#waiting.delete(check);
+      reject(new Error(`${what} did not come within ${timeLimitMs} ms; state: ${JSON.stringify(this.view)}`));
+    }, timeLimitMs);
+    const slow = setInterval(check, 20);
+    this.#waiting.add(check);
+    check();
+    return promise;
+  }
+
+  /** Ends the service as `vesper serve` would, and starts another with the same state. */
+  async restartService(): Promise<void> {
+    await this.service.stop();
+    this.#hub.close();
+    this.#hub = new RelayHub();
+    this.service = this.#newService();
+    await this.service.start();
+    await this.active();
+  }
+
+  async close(): Promise<void> {
+    await this.service.stop();
+    this.#hub.close();
+    await this.machine.close();
+    rmSync(this.directory, { recursive: true, force: true });
+  }
+
+  [Symbol.asyncDispose](): Promise<void> {
+    return this.close();
+  }
+
+  #newService(): Service {
+    const log = silentLog();
+    const service = new Service({
+      log,
+      relays: this.#hub,
+      providers: [
+        new QemuProvider({
+          monitors: [{ path: this.machine.qmpPath, name: this.machine.name }],
+          runtimeDirectory: join(this.directory, 'qemu'),
+          log,
+        }),
+      ],
+      config: {
+        runDirectory: join(this.directory, 'run'),
+        stateDirectory: join(this.directory, 'state'),
+        catalogueRoots: [build],
+        regionBytes: this.#options.regionBytes ?? defaultRegionBytes,
+        heartbeatMs: this.#options.heartbeatMs ?? 1_000,
+      },
+    });
+    service.bus.add({ name: 'test', deliver: (batch) => this.#keep(batch) });
+    return service;
+  }
+
+  #keep(batch: EventBatch): void {
+    for (let row = 0; row < batch.length; row += 1) this.events.push(batch.toEvent(row));
+    for (const check of [...this.#waiting]) check();
+  }
+}
+
+/** `vesper serve` as a process of its own, which can be killed. */
+export class ServiceProcess implements AsyncDisposable {
+  readonly directory: string;
+  readonly api: ApiClient;
+  readonly #arguments: readonly string[];
+  #child: ChildProcess | undefined;
+  log = '';
+
+  constructor(machine: Machine, directory: string = mkdtempSync(join(tmpdir(), 'vesper-rig-'))) {
+    this.directory = directory;
+    this.#arguments = ['serve', '--qemu', `${machine.name}=${machine.qmpPath}`];
+    this.api = new ApiClient(apiSocketPath(this.directory));
+  }
+
+  get environment(): NodeJS.ProcessEnv {
+    return {
+      ...process.env,
+      VESPER_RUN_DIR: this.directory,
+      VESPER_STATE_DIR: join(this.directory, 'state'),
+    };
+  }
+
+  get pid(): number {
+    return this.#child?.pid ?? -1;
+  }
+
+  /** Resolves when the service listens. */
+  async start(): Promise<void> {
+    const child = spawn(process.execPath, [join(repository, 'host/main.ts'), ...this.#arguments], {
+      env: this.environment,
+      stdio: ['ignore', 'inherit', 'pipe'],
+    });
+    this.#child = child;
+    const listening = Promise.withResolvers<void>();
+    createInterface({ input: child.stderr as NodeJS.ReadableStream }).on('line', (line) => {
+      this.log += `${line}\n`;
+      if (line.includes('listening on')) listening.resolve();
+    });
+    child.once('exit', (code, signal) =>
+      listening.reject(new Error(`vesper serve ended (${code ?? signal}): ${this.log}`)),
+    );
+    await listening.promise;
+  }
+
+  /** SIGKILL unless another signal is given; resolves when it is gone. */
+  async kill(signal: NodeJS.Signals = 'SIGKILL'): Promise<void> {
+    const child = this.#child;
+    if (child === undefined || child.exitCode !== null || child.signalCode !== null) return;
+    const gone = once(child, 'exit');
+    child.kill(signal);
+    await gone;
+  }
+
+  /** Runs the CLI against this service. */
+  async vesper(
+    ...args: readonly string[]
+  ): Promise<{ readonly status: number; readonly stdout: string; readonly stderr: string }> {
+    const child = spawn(process.execPath, [join(repository, 'host/main.ts'), ...args], {
+      env: this.environment,
+    });
+    let stdout = '';
+    let stderr = '';
+    child.stdout.on('data', (chunk: Buffer) => (stdout += chunk.toString()));
+    child.stderr.on('data', (chunk: Buffer) => (stderr += chunk.toString()));
+    const [status] = (await once(child, 'close')) as [number];
+    return { status, stdout, stderr };
+  }
+
+  /** Asks the service until `look` finds in the guests what it wants. */
+  async guestUntil(look: (guest: GuestView) => boolean, timeLimitMs = patienceMs): Promise<GuestView> {
+    const deadline = performance.now() + timeLimitMs;
+    for (;;) {
+      const [guest] = await this.api.guests().catch(() => []);
+      if (guest !== undefined && look(guest)) return guest;
+      if (performance.now() > deadline)
+        throw new Error(`the guest did not come to it: ${JSON.stringify(guest)}\n${this.log}`);
+      await new Promise((done) => setTimeout(done, 20));
+    }
+  }
+
+  async close(): Promise<void> {
+    await this.kill('SIGTERM');
+    rmSync(this.directory, { recursive: true, force: true });
+  }
+
+  [Symbol.asyncDispose](): Promise<void> {
+    return this.close();
+  }
+}
+
+/** What tests must not leave: regions, QEMU processes, scratch directories of this process. Empty: nothing. */
+export function leftovers(): readonly string[] {
+  const regions = existsSync('/dev/shm')
+    ? readdirSync('/dev/shm').filter((name) => name.startsWith('vesper'))
+    : [];
+  const rigs = readdirSync(tmpdir()).filter((name) => name.startsWith('vesper-rig-'));
+  return [...regions, ...rigs];
+}
+
+/** Lines of the guest's kernel log that say that something went wrong. */
+export function kernelComplaints(console: string): readonly string[] {
+  return console
+    .split('\n')
+    .filter((line) =>
+      /BUG|WARNING|Oops|Call Trace|general protection|stack-protector|refcount_t|slab|lockup|hung_task|KASAN/i.test(
+        line,
+      ),
+    )
+    .filter((line) => !/Slab:|slab_unreclaimable|SLUB: HWalign/i.test(line));
+}
