@@ -27,17 +27,16 @@ export class ImageStore {
   /** Keeps an image; in one step, so that a crash leaves all of it or nothing. Throws HOST. */
   save(image: ProbeImage): void {
     if (this.#known.has(image.sha256)) return;
-    const temporary = join(this.#directory, `.${image.sha256}.${randomBytes(4).toString('hex')}`);
     try {
       mkdirSync(this.#directory, { recursive: true, mode: 0o750 });
-      writeFileSync(temporary, image.bytes, { mode: 0o640, flag: 'wx' });
-      renameSync(temporary, this.#path(image.sha256));
+      this.#write(image);
     } catch (cause) {
-      rmSync(temporary, { force: true });
       throw new VesperError(
         'HOST',
         `Probe images cannot be kept in ${this.#directory}: ${messageOf(cause)}`,
-        { cause },
+        {
+          cause,
+        },
       );
     }
     this.#known.set(image.sha256, image);
@@ -62,10 +61,21 @@ export class ImageStore {
     }
   }
 
+  #write(image: ProbeImage): void {
+    const temporary = join(this.#directory, `.${image.sha256}.${randomBytes(4).toString('hex')}`);
+    try {
+      writeFileSync(temporary, image.bytes, { mode: 0o640, flag: 'wx' });
+      renameSync(temporary, this.#path(image.sha256));
+    } catch (error) {
+      rmSync(temporary, { force: true });
+      throw error;
+    }
+  }
+
   #read(sha256: string): ProbeImage | undefined {
     const path = this.#path(sha256);
     try {
-      return parseImage(readFileSync(path), path);
+      return parseImage(new Uint8Array(readFileSync(path)), path);
     } catch (cause) {
       if (cause instanceof VesperError || (cause as NodeJS.ErrnoException).code === 'ENOENT')
         return undefined;

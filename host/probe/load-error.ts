@@ -42,30 +42,35 @@ export function explainLoadError(
     case 0:
       return `${who} ${notTaken(load, image, guest)}`;
     case loadStages.TRANSFER.value:
+      if (errnoName(error) === 'EBUSY') return `${who} ${notTaken(load, image, guest)}`;
       return `${who} its image did not arrive whole, ${errnoText(error)}; attach it again.`;
     default:
       return `${who} ${notInitialised(load, image, guest)}`;
   }
 }
 
-function notTaken({ error }: FailedLoad, image: ProbeImage, guest: GuestKernel): string {
-  switch (errnoName(error)) {
+function notTaken(load: FailedLoad, image: ProbeImage, guest: GuestKernel): string {
+  switch (errnoName(load.error)) {
     case 'EBUSY':
       return 'the frontend is busy with another push or its slot is taken; attach it again.';
     case 'EFBIG':
       return `its image of ${image.bytes.length} bytes is larger than the ${guest.imageMax} the frontend takes; remove debug information with strip -g.`;
+    case 'E2BIG':
+      return `its parameters of ${load.args?.length ?? 0} bytes are longer than the frontend takes.`;
     case 'EOPNOTSUPP':
       return `the frontend does not load ${image.kind} images; upgrade vesper.ko in the guest.`;
     case 'ENOMEM':
       return 'the frontend has no memory for its image; free some in the guest.';
     default:
-      return `the frontend refused it, ${errnoText(error)}.`;
+      return `the frontend refused it, ${errnoText(load.error)}.`;
   }
 }
 
 function notInitialised(load: FailedLoad, image: ProbeImage, guest: GuestKernel): string {
   const point = failedPoint(load, image);
   if (point !== undefined) return point;
+  // Points are told only by a probe that got as far as registering itself.
+  if ((load.points ?? []).length > 0) return initFailed(load, image);
   const name = errnoName(load.error);
   switch (name) {
     case 'ENOEXEC':
