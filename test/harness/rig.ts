@@ -285,14 +285,13 @@ export function leftovers(): readonly string[] {
   return [...regions, ...rigs];
 }
 
-/** Lines of the guest's kernel log that say that something went wrong. */
+/** Lines of the guest's kernel log that say that something went wrong; an OOM killer's report is not one. */
 export function kernelComplaints(console: string): readonly string[] {
   return console
     .split('\n')
     .filter((line) =>
-      /BUG|WARNING|Oops|Call Trace|general protection|stack-protector|refcount_t|slab|lockup|hung_task|KASAN/i.test(
+      /BUG:|BUG [a-z]|WARNING:|Oops|general protection fault|stack-protector|refcount_t:|soft lockup|hard LOCKUP|blocked for more than|KASAN|Redzone|Poison overwritten|Object padding|unable to handle/.test(
         line,
       ),
-    )
-    .filter((line) => !/Slab:|slab_unreclaimable|SLUB: HWalign/i.test(line));
+    );
 }
