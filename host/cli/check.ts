@@ -88,8 +88,7 @@ function print(
     terminal.paragraph(`${word} ${printable(sentence)}`, 2);
   }
   if (findings.length > 0) return;
-  const verdict =
-    guest === undefined ? 'no problem found; --guest checks it against a guest' : 'it would load';
+  const verdict = guest === undefined ? 'no problem found' : 'it would load';
   terminal.paragraph(terminal.style('green', verdict), 2);
 }
 

@@ -50,19 +50,17 @@ async function demo(options: Options): Promise<void> {
   const scratch = mkdtempSync(join(tmpdir(), 'vesper-demo-'));
   const interrupted = new AbortController();
   const interrupt = () => interrupted.abort(new VesperError('SESSION_ENDED', 'interrupted'));
-  process.once('SIGINT', interrupt).once('SIGTERM', interrupt);
+  process.on('SIGINT', interrupt).on('SIGTERM', interrupt);
   try {
-    await Promise.race([show(options, report, scratch, interrupted.signal), aborted(interrupted.signal)]);
+    await show(options, report, scratch, interrupted.signal);
+  } catch (thrown) {
+    interrupted.signal.throwIfAborted();
+    throw thrown;
   } finally {
     process.off('SIGINT', interrupt).off('SIGTERM', interrupt);
     rmSync(scratch, { recursive: true, force: true });
   }
 }
-
-const aborted = (signal: AbortSignal): Promise<never> =>
-  new Promise((_, reject) => {
-    signal.addEventListener('abort', () => reject(signal.reason as Error), { once: true });
-  });
 
 async function show(
   options: Options,
@@ -82,15 +80,17 @@ async function show(
     );
     return booted;
   });
-  const stopMachine = () => void machine.close();
-  signal.addEventListener('abort', stopMachine, { once: true });
+  // What waits for the guest fails then, and what it has is taken down as after any failure.
+  signal.addEventListener('abort', () => void machine.kill(), { once: true });
   const hub = new RelayHub();
   let service: Service | undefined;
   try {
     service = serviceFor(machine, scratch, hub);
-    await perform(service, machine, report);
+    signal.throwIfAborted();
+    await perform(service, machine, report, signal);
   } finally {
-    await service?.stop();
+    if (options.keep !== true) await machine.kill();
+    await service?.stop({ release: true });
     hub.close();
     if (options.keep !== true) await machine.close();
   }
@@ -123,8 +123,13 @@ function serviceFor(machine: Machine, scratch: string, hub: RelayHub): Service {
   });
 }
 
-async function perform(service: Service, machine: Machine, report: DemoReport): Promise<void> {
-  const expected = new Expectations();
+async function perform(
+  service: Service,
+  machine: Machine,
+  report: DemoReport,
+  signal: AbortSignal,
+): Promise<void> {
+  const expected = new Expectations(signal);
   service.bus.add({
     name: 'demo',
     deliver: (batch) => {
@@ -188,10 +193,15 @@ async function perform(service: Service, machine: Machine, report: DemoReport): 
 
 /** Waits for events that have to come. */
 class Expectations {
+  readonly #signal: AbortSignal;
   readonly #waiting = new Set<{
     readonly matches: (event: VesperEvent) => boolean;
     readonly arrived: () => void;
   }>();
+
+  constructor(signal: AbortSignal) {
+    this.#signal = signal;
+  }
 
   see(event: VesperEvent): void {
     for (const waiting of this.#waiting) {
@@ -210,6 +220,7 @@ class Expectations {
         ),
       eventLimitMs,
     );
+    this.#signal.addEventListener('abort', () => reject(this.#signal.reason as Error), { once: true });
     this.#waiting.add({
       matches,
       arrived: () => {

@@ -67,6 +67,8 @@ export class ManagedGuest {
   #session: GuestSession | undefined;
   #connecting: Promise<void> | undefined;
   #retry: NodeJS.Timeout | undefined;
+  /** What a machine that stopped left behind is being removed. */
+  #cleaning: Promise<void> | undefined;
   #closed = false;
   #silent = false;
   readonly #watchers = new Set<() => void>();
@@ -145,7 +147,7 @@ export class ManagedGuest {
         clearTimeout(this.#retry);
         this.#become('stopped', event.reason);
         // The region was read to its end: what the machine leaves behind can go.
-        void this.machine
+        this.#cleaning = this.machine
           .release()
           .catch((thrown) => this.#services.log.warn(`${this.machine.name}: ${messageOf(thrown)}`));
         break;
@@ -215,16 +217,24 @@ export class ManagedGuest {
     this.#closed = true;
     clearTimeout(this.#retry);
     await this.#connecting?.catch(() => undefined);
-    const session = this.#session;
     if (options.release) {
-      if (session !== undefined) {
-        for (const probe of session.probes.all()) await this.detach(probe.name, 'release');
-        await session.deactivate();
-      }
+      await this.#leave().catch((thrown) =>
+        this.#services.log.warn(`${this.machine.name}: ${messageOf(thrown)}`),
+      );
+      this.#session?.end('released');
       await this.machine.release();
     } else {
-      session?.end('the service stops');
+      this.#session?.end('the service stops');
     }
+    await this.#cleaning;
+  }
+
+  /** Unload everything and stop the relay. */
+  async #leave(): Promise<void> {
+    const session = this.#session;
+    if (session === undefined) return;
+    for (const probe of session.probes.all()) await this.detach(probe.name, 'release');
+    await session.deactivate();
   }
 
   async #open(): Promise<void> {
