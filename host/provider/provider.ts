@@ -46,12 +46,12 @@ export interface Machine extends MachineDescription {
   provideRegion(bytes: number): Promise<ProvidedRegion>;
   /** Unplugs the region and removes its file; resolves when the guest let go. No-op where there is none. */
   withdrawRegion(): Promise<void>;
-  /** Unplugs everything VESPER plugged: the guest's hardware is as it was. */
+  /** Unplugs everything VESPER plugged: the guest's hardware is as it was. Of a machine that is gone, removes its files. */
   release(): Promise<void>;
 }
 
 export interface ProviderEvents {
-  /** A machine was found, or came back after it was stopped. */
+  /** A machine was found, or came back after it was stopped: then it may be the same object. */
   machineFound(machine: Machine): void;
   lifecycle(machine: Machine, event: LifecycleEvent): void;
 }

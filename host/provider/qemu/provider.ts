@@ -5,7 +5,9 @@
 import { type FSWatcher, watch } from 'node:fs';
 import { readdir } from 'node:fs/promises';
 import { basename, dirname, join } from 'node:path';
+import { messageOf } from '../../error.ts';
 import type { Logger } from '../../log.ts';
+import { removeAbandonedRegions } from '../abandoned-regions.ts';
 import type { Provider, ProviderEvents } from '../provider.ts';
 import { providerName } from './machine.ts';
 import { MonitorWatch } from './monitor-watch.ts';
@@ -25,6 +27,9 @@ export interface QemuProviderOptions {
   readonly log: Logger;
 }
 
+const defaultRegionDirectory = '/dev/shm';
+/** How long the region of a guest waits that died while no service was there. */
+const blackBoxKeptMs = 24 * 3_600_000;
 /** start() waits no longer for machines that do not answer; they are found later. */
 const startLimitMs = 1_000;
 const lookAgainMs = 1_000;
@@ -48,6 +53,7 @@ export class QemuProvider implements Provider {
 
   async start(events: ProviderEvents): Promise<void> {
     this.#events = events;
+    this.#removeAbandoned().catch((error) => this.#options.log.warn(messageOf(error)));
     for (const { path, name } of this.#options.monitors ?? []) this.#add(path, events, name);
     for (const folder of this.#options.folders ?? []) this.#folders.set(folder, undefined);
     await this.#look(startLimitMs);
@@ -68,9 +74,15 @@ export class QemuProvider implements Provider {
     return new Map(known.filter((entry): entry is [string, string] => entry[1] !== undefined));
   }
 
+  async #removeAbandoned(): Promise<void> {
+    const { regionDirectory = defaultRegionDirectory, log } = this.#options;
+    const removed = await removeAbandonedRegions(regionDirectory, blackBoxKeptMs);
+    for (const path of removed) log.info(`removed ${path}: the region of a guest that ended long ago`);
+  }
+
   #add(path: string, events: ProviderEvents, name?: string): void {
     if (this.#watches.has(path)) return;
-    const { runtimeDirectory, regionDirectory = '/dev/shm', log } = this.#options;
+    const { runtimeDirectory, regionDirectory = defaultRegionDirectory, log } = this.#options;
     const monitor = new MonitorWatch(path, {
       ...(name === undefined ? {} : { name }),
       directories: { run: runtimeDirectory, region: regionDirectory },

@@ -1,0 +1,37 @@
+// SPDX-License-Identifier: Apache-2.0
+
+/** Region files of guests that ended while no service was there to release them. */
+
+import { readdir, readFile, rm, stat } from 'node:fs/promises';
+import { join } from 'node:path';
+
+const regionName = /^vesper-.+-[0-9a-f]{8}-[0-9a-f]{8}$/;
+
+/**
+ * Remove region files of this user that no process maps. Young ones stay: the black box of a guest that died while
+ * the service was down is still in there. Returns what was removed.
+ */
+export async function removeAbandonedRegions(directory: string, olderThanMs: number): Promise<string[]> {
+  const names = (await readdir(directory).catch(() => [])).filter((name) => regionName.test(name));
+  const paths = names.map((name) => join(directory, name));
+  const old = (await Promise.all(paths.map((path) => isOld(path, olderThanMs)))).flatMap((yes, i) =>
+    yes ? [paths[i] as string] : [],
+  );
+  if (old.length === 0) return [];
+  const mapped = await mappedFiles();
+  const abandoned = old.filter((path) => !mapped.some((text) => text.includes(path)));
+  await Promise.all(abandoned.map((path) => rm(path, { force: true })));
+  return abandoned;
+}
+
+async function isOld(path: string, olderThanMs: number): Promise<boolean> {
+  const found = await stat(path).catch(() => undefined);
+  if (found === undefined || !found.isFile() || found.uid !== process.getuid?.()) return false;
+  return Date.now() - found.mtimeMs > olderThanMs;
+}
+
+/** The memory maps of every process that may be looked at. */
+async function mappedFiles(): Promise<string[]> {
+  const pids = (await readdir('/proc')).filter((name) => /^\d+$/.test(name));
+  return Promise.all(pids.map((pid) => readFile(`/proc/${pid}/maps`, 'utf8').catch(() => '')));
+}
