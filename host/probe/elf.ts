@@ -15,9 +15,13 @@ const headerBytes = 64;
 const sectionBytes = 64;
 const symbolBytes = 24;
 const relocatable = 1;
-/** Twice KSYM_NAME_LEN: keeps the work on a hostile file in proportion to its size. */
+/** Twice KSYM_NAME_LEN. Together with the next one it bounds the work on a hostile file, whose names may overlap. */
 const nameMax = 1024;
+/** The modules of Debian's 6.1 cloud kernel need at most 570. */
+const undefinedMax = 16384;
 const sectionTypes = { SYMTAB: 2, RELA: 4, NOBITS: 8, REL: 9 } as const;
+const localBinding = 0;
+const weakBinding = 2;
 const allocated = 2n;
 const compressed = 0x800n;
 
@@ -55,15 +59,11 @@ export interface ElfSection {
   readonly info: number;
 }
 
-export interface ElfSymbol {
+/** A symbol that is to be found in the kernel or in another module. */
+export interface UndefinedSymbol {
   readonly name: string;
-  /** In a relocatable: offset in its section, in bytes. */
-  readonly value: number;
-  readonly size: number;
-  /** Index of its section; 0: undefined, to be found in the kernel. */
-  readonly section: number;
+  /** May be missing there. */
   readonly weak: boolean;
-  readonly local: boolean;
 }
 
 export class ElfFile {
@@ -108,8 +108,8 @@ export class ElfFile {
     );
   }
 
-  /** The symbol table without its empty first entry; none where the file was stripped of it. */
-  symbols(): readonly ElfSymbol[] {
+  /** None where the file was stripped of its symbol table. */
+  undefinedSymbols(): readonly UndefinedSymbol[] {
     const tables = this.sections.filter((section) => section.type === sectionTypes.SYMTAB);
     const [table] = tables;
     if (table === undefined) return [];
@@ -118,17 +118,15 @@ export class ElfFile {
       throw this.bad(`its symbol table of ${table.size} bytes is no multiple of ${symbolBytes}`);
     }
     const names = this.#strings(table.link, 'symbol table');
-    const symbols: ElfSymbol[] = [];
-    for (let at = table.offset + symbolBytes; at < table.offset + table.size; at += symbolBytes) {
+    const symbols: UndefinedSymbol[] = [];
+    for (let index = 1; index < table.size / symbolBytes; index++) {
+      const at = table.offset + index * symbolBytes;
       const binding = this.#view.getUint8(at + 4) >> 4;
-      symbols.push({
-        name: this.#text(names, this.#view.getUint32(at, true), `symbol ${symbols.length + 1}`),
-        section: this.#view.getUint16(at + 6, true),
-        value: this.#u64(at + 8),
-        size: this.#u64(at + 16),
-        local: binding === 0,
-        weak: binding === 2,
-      });
+      const section = this.#view.getUint16(at + 6, true);
+      if (section !== 0 || binding === localBinding) continue;
+      if (symbols.length === undefinedMax) throw this.bad(`it needs more than ${undefinedMax} symbols`);
+      const name = this.#text(names, this.#view.getUint32(at, true), `symbol ${index}`);
+      symbols.push({ name, weak: binding === weakBinding });
     }
     return symbols;
   }

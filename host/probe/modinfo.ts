@@ -118,9 +118,7 @@ function parameters(types: readonly string[], docs: readonly string[]): readonly
 function neededSymbols(elf: ElfFile): readonly SymbolNeed[] {
   const crcs = symbolCrcs(elf);
   const weak = new Map<string, boolean>();
-  for (const symbol of elf.symbols()) {
-    if (symbol.section === 0 && !symbol.local && symbol.name !== '') weak.set(symbol.name, symbol.weak);
-  }
+  for (const symbol of elf.undefinedSymbols()) if (symbol.name !== '') weak.set(symbol.name, symbol.weak);
   if (crcs.has('module_layout')) weak.set('module_layout', false);
   return [...weak].map(([name, isWeak]) => ({ name, crc: crcs.get(name), weak: isWeak }));
 }

@@ -226,7 +226,7 @@ function isSound({ events }: ProbeDeclaration): boolean {
 }
 
 describe('hostile descriptors', () => {
-  it.each([
+  it.each<readonly [string, Uint8Array]>([
     ['made of tables', moduleImage()],
     ...[...builtModules('signal'), ...builtModules('oom')].map(
       (path) => [path, new Uint8Array(readFileSync(path))] as const,

@@ -21,7 +21,7 @@ function patched(at: number, ...bytes: number[]): Uint8Array {
 const problemOf = (bytes: Uint8Array): string => {
   try {
     const file = new ElfFile(bytes, 'bad.ko');
-    file.symbols();
+    file.undefinedSymbols();
   } catch (error) {
     expect(error).toBeInstanceOf(VesperError);
     expect((error as VesperError).code).toBe('BAD_IMAGE');
@@ -48,10 +48,9 @@ describe('an ELF relocatable', () => {
     const section = file.allocatedSection('.text');
     expect(section && file.contents(section)).toEqual(text.bytes);
     expect(file.allocatedSection('.symtab')).toBeUndefined();
-    expect(file.symbols()).toMatchObject([
-      { name: 'start', section: 1, weak: false },
-      { name: 'printk', section: 0, weak: false },
-      { name: 'maybe', section: 0, weak: true },
+    expect(file.undefinedSymbols()).toEqual([
+      { name: 'printk', weak: false },
+      { name: 'maybe', weak: true },
     ]);
   });
 
@@ -97,6 +96,11 @@ describe('a file that is no relocatable', () => {
     );
   });
 
+  it('with more symbols than any module needs is refused', () => {
+    const many = Array.from({ length: 16385 }, (_, at) => ({ name: `s${at}` }));
+    expect(problemOf(elf(symbolSections(many, 1)))).toContain('it needs more than 16384 symbols');
+  });
+
   it('with a name without an end is refused, so that names cannot eat the time', () => {
     const long = elf(symbolSections([{ name: 'x'.repeat(2000) }], 1));
     expect(problemOf(long)).toContain('the name of symbol 1 is longer than 1024 bytes');
@@ -123,7 +127,7 @@ describe('hostile files', () => {
   );
   const hot = (length: number) => fc.constantFrom(...[24, 32, 40, 58, 60, 62].filter((at) => at < length));
 
-  it.each([
+  it.each<readonly [string, () => Uint8Array]>([
     ['made of tables', () => image],
     ...builtModules('signal').map((path) => [path, () => readFileSync(path)] as const),
   ])('mutated from one %s are read or refused', (_name, load) => {

@@ -19,6 +19,7 @@ import {
   u16,
   u32,
   u64,
+  type ValuesOf,
 } from '../../host/wire/struct.ts';
 
 const isStruct = (value: unknown): value is Struct =>
@@ -59,7 +60,7 @@ describe('every layout of the wire', () => {
           const raw = new Uint8Array(offset + layout.size + 3)
             .fill(0xee, 0, offset)
             .fill(0xee, offset + layout.size);
-          encodeInto(layout, wanted, raw, offset);
+          encodeInto(layout, wanted as ValuesOf<Struct>, raw, offset);
           expect(decode(layout, raw, offset)).toEqual(wanted);
           expect(raw.subarray(0, offset).every((byte) => byte === 0xee)).toBe(true);
           expect(raw.subarray(offset + layout.size).every((byte) => byte === 0xee)).toBe(true);
