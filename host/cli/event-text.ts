@@ -36,15 +36,13 @@ export function printEvent(terminal: Terminal, event: StreamedEvent): void {
     .join(' ');
   const time = event.host_time.slice(11, 26);
   const head = `${terminal.style('dim', time)} ${printable(event.guest)} ${style === undefined ? name : terminal.style(style, name)}`;
-  const timing = terminal.style(
-    'dim',
-    `[+${milliseconds(event.latency_us)} ±${bound(event.host_time_error_us)}]`,
-  );
-  terminal.line(`${head} ${timing}`);
+  const timing = `±${bound(event.host_time_error_us)}, guest ${seconds(event.guest_time_ns)}, +${milliseconds(event.latency_us)}`;
+  terminal.line(`${head} ${terminal.style('dim', timing)}`);
   terminal.paragraph(fields, 4);
 }
 
 const quoted = (value: string): string => (/^[\x21-\x7e]+$/.test(value) ? value : `"${printable(value)}"`);
 
+const seconds = (ns: number): string => `${(ns / 1e9).toFixed(6)} s`;
 const milliseconds = (us: number): string => `${(us / 1000).toFixed(2)} ms`;
 const bound = (us: number | null): string => (us === null ? 'unknown' : milliseconds(us));

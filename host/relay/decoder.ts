@@ -6,6 +6,7 @@
  *
  *   u8 … s32     number
  *   u64, s64     number where it is exact (below 2^53 in size), else bigint
+ *   address      hexadecimal text, whatever its type
  *   text         string as `textOf` of host/wire/struct.ts gives it: up to the first NUL, control characters escaped
  *   enum         name of the value; the number as text where it has none
  *   flag         names joined by '|', what is left in hexadecimal; '0' where no bit is set and 0 has no name
@@ -72,6 +73,9 @@ function compileField(event: EventDeclaration, declaration: FieldDeclaration): F
   }
   if (type !== 'text' && size !== sizes[type]) throw impossible(event, `field ${name} of type ${type} has ${size} bytes`);
   const read = readerOf(type, offset, size);
+  if (declaration.role === 'address' && type !== 'text') {
+    return { declaration, read, show: (rows, row) => `0x${read(rows, row).toString(16)}` };
+  }
   if (values === undefined || type === 'text') return { declaration, read, show: read };
   const named = namer(values, type);
   return { declaration, read, show: (rows, row) => named(read(rows, row) as number | bigint) };

@@ -23,7 +23,7 @@ describe.each([
       probe: 'signal',
       severity: 'critical',
       ring: 'critical',
-      fields: { comm: 'webserver', code: 'SEGV_MAPERR', kernel: 'yes', address: 0xdead000, core: 'no' },
+      fields: { comm: 'webserver', code: 'SEGV_MAPERR', kernel: 'yes', address: '0xdead000', core: 'no' },
     });
 
     const pid = await rig.machine.start('actor --name database pause');
