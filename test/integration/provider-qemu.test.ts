@@ -2,7 +2,7 @@
 
 /** The qemu provider without an operating system in the machine: what QEMU alone decides. */
 
-import { existsSync, mkdirSync, mkdtempSync, readdirSync, rmSync, statSync } from 'node:fs';
+import { chmodSync, existsSync, mkdirSync, mkdtempSync, readdirSync, rmSync, statSync } from 'node:fs';
 import { connect } from 'node:net';
 import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
@@ -11,7 +11,7 @@ import { silentLog } from '../../host/log.ts';
 import type { LifecycleEvent, Machine } from '../../host/provider/provider.ts';
 import { QemuProvider, type QemuProviderOptions } from '../../host/provider/qemu/provider.ts';
 import { QmpClient } from '../../host/provider/qemu/qmp.ts';
-import { BareQemu } from '../harness/bare-qemu.ts';
+import { BareQemu, type BareQemuOptions } from '../harness/bare-qemu.ts';
 
 const rootPorts = [
   '-device',
@@ -40,8 +40,14 @@ afterEach(() => {
   rmSync(folder, { recursive: true, force: true });
 });
 
-function qemu(machine: 'pc' | 'q35', name: string, more: readonly string[] = shapes[machine]): BareQemu {
-  const started = new BareQemu(machine, join(folder, `${name}.qmp`), '-name', name, ...more);
+function qemu(
+  machine: 'pc' | 'q35',
+  name: string,
+  more: readonly string[] = shapes[machine],
+  options: Partial<BareQemuOptions> = {},
+): BareQemu {
+  const qmpPath = join(folder, `${name}.qmp`);
+  const started = new BareQemu({ machine, qmpPath, more: ['-name', name, ...more], ...options });
   onTestFinished(() => started.end());
   return started;
 }
@@ -259,6 +265,19 @@ describe('a port that the owner of the machine configured', () => {
   });
 });
 
+test.runIf(process.getuid?.() === 0)('a QEMU of another user is given the files it has to open', async () => {
+  const nobody = 65534;
+  chmodSync(folder, 0o777);
+  qemu('pc', 'g1', shapes.pc, { uid: nobody });
+  const guest = await (await Watching.start()).machine('g1');
+  const channel = await guest.openChannel();
+  channel.close();
+  const region = await guest.provideRegion(mib);
+  expect(statSync(region.path)).toMatchObject({ uid: nobody, mode: 0o100600 });
+  const [, socket] = /\((.*)\)$/.exec(channel.description) ?? [];
+  expect(statSync(dirname(socket as string))).toMatchObject({ uid: nobody, mode: 0o40700 });
+});
+
 describe('finding machines', () => {
   test('one that starts later, in a folder that is made later; killed and started again it is the same machine', async () => {
     const later = join(folder, 'later');
@@ -266,7 +285,7 @@ describe('finding machines', () => {
     expect(watching.found).toEqual([]);
     mkdirSync(later);
     const path = join(later, 'web1.qmp');
-    const first = new BareQemu('pc', path);
+    const first = new BareQemu({ qmpPath: path });
     onTestFinished(() => first.end());
     const guest = await watching.machine('web1');
     expect(guest).toMatchObject({
@@ -276,7 +295,7 @@ describe('finding machines', () => {
     });
     await first.end('SIGKILL');
     await expect.poll(() => guest.state).toBe('stopped');
-    const second = new BareQemu('pc', path);
+    const second = new BareQemu({ qmpPath: path });
     onTestFinished(() => second.end());
     await expect.poll(() => watching.found.length, { timeout: 10_000 }).toBe(2);
     expect(watching.found[1]).toBe(guest);
