@@ -48,16 +48,14 @@ export interface RegionLayout extends RegionShape {
   readonly rings: readonly RingLayout[];
 }
 
-/** Reserved in the header page per ring; an entry of the directory needs less. */
-const headerBytesPerRing = 32;
 const smallestRing = regionConstants.RING_MIN.value;
-/** A position in a ring is compared in 32 bits by the tag: shorter than that by far. */
+/** As the frontend has it. */
 const largestRing = 1 << 30;
 
 const upToPage = (bytes: number): number => Math.ceil(bytes / pageBytes) * pageBytes;
 const isPowerOfTwo = (n: number): boolean => Number.isInteger(n) && n > 0 && Number.isInteger(Math.log2(n));
 
-const headerBytesFor = (rings: number): number => upToPage(directoryOffset + headerBytesPerRing * rings);
+const headerBytesFor = (rings: number): number => upToPage(directoryOffset + ringEntry.size * rings);
 const dataOffsetFor = (rings: number): number => headerBytesFor(rings) + upToPage(ringBlockBytes * rings);
 
 /**

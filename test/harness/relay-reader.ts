@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
 /**
- * A reader in a process of its own: `relay-reader.ts FOLDER-OF-REGION deliver|hold`. Prints `ring:sequence` of what it was given, one a
+ * A reader in a process of its own. Prints `ring:sequence` of what it was given, one a
  * line. `hold` stops inside the handler of the first batch, before anything is released, until it is killed.
  */
 
