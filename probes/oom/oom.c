@@ -181,7 +181,6 @@ static void call_fill(const struct oom_control *control)
 		memcg_path(control->memcg, call.memcg);
 }
 
-static int on_out_of_memory(struct kprobe *kprobe, struct pt_regs *regs);
 VESPER_KPROBE(called, "out_of_memory", on_out_of_memory, false, "the OOM killer is called: order, gfp flags, memory cgroup");
 
 static int on_out_of_memory(struct kprobe *kprobe, struct pt_regs *regs)
@@ -191,7 +190,6 @@ static int on_out_of_memory(struct kprobe *kprobe, struct pt_regs *regs)
 	return 0;
 }
 
-static int on_choice(struct kprobe *kprobe, struct pt_regs *regs);
 VESPER_KPROBE(chosen, "oom_kill_process", on_choice, false, "a victim has been chosen: constraint and limit");
 
 static int on_choice(struct kprobe *kprobe, struct pt_regs *regs)

@@ -385,7 +385,6 @@ VESPER_TRACEPOINT(generated, "signal_generate", on_generate, true, "a signal is 
  * acct_collect(exit code, whether this is the last thread): do_exit() calls it once per thread. The last one is decided by an
  * atomic counter, so there is exactly one. Threads that exec() gets rid of leave it running and are no death.
  */
-static int on_exit(struct kprobe *kprobe, struct pt_regs *regs);
 VESPER_KPROBE(exited, "acct_collect", on_exit, true, "the last thread of a process exits");
 
 static int on_exit(struct kprobe *kprobe, struct pt_regs *regs)

@@ -11,12 +11,26 @@
  *	VESPER_EVENT(died, 1, CRITICAL, DIED_FIELDS, "A process died of a signal.");
  *	VESPER_VALUE(signal, ENUM, SIGKILL, "SIGKILL");
  *
- *	static int on_exit(struct kprobe *kp, struct pt_regs *regs);
  *	VESPER_KPROBE(exit_point, "do_exit", on_exit, true, "end of a task");
+ *	static int on_exit(struct kprobe *kprobe, struct pt_regs *regs)
+ *	{
+ *		struct vesper_write write;
+ *		struct died *event;
+ *
+ *		if (!vesper_enter(&exit_point))
+ *			return 0;
+ *		event = died_reserve(&write);
+ *		if (!event)
+ *			return 0;
+ *		event->pid = current->tgid;
+ *		…
+ *		vesper_commit(&write);
+ *		return 0;
+ *	}
  *
  *	VESPER_PROBE(signal, "Signals and the deaths they cause.", self_test, &exit_point);
  *
- * From an event's list of fields come the C struct (struct died), its descriptors and died_reserve().
+ * From an event's list of fields come the C struct (struct died), its descriptors and died_reserve(). docs/probes.md is the guide.
  */
 #ifndef _VESPER_PROBE_H
 #define _VESPER_PROBE_H
@@ -209,8 +223,9 @@ static inline u64 vesper_hits(const struct vesper_point *point)
 		.doc = _doc, \
 	}
 
-/* handler: int (*)(struct kprobe *, struct pt_regs *), returns 0 */
+/* handler: int (*)(struct kprobe *, struct pt_regs *), returns 0; declared here, defined below, so that it can name its point */
 #define VESPER_KPROBE(_point, _symbol, _handler, _required, _doc) \
+	static int _handler(struct kprobe *, struct pt_regs *); \
 	VESPER_POINT_DESC(_point, VESPER_POINT_KPROBE, _symbol, _required, _doc); \
 	static struct vesper_point _point = { \
 		.name = _symbol, \
@@ -219,8 +234,11 @@ static inline u64 vesper_hits(const struct vesper_point *point)
 		.kprobe = { .symbol_name = _symbol, .pre_handler = (_handler) }, \
 	}
 
-/* handlers: int (*)(struct kretprobe_instance *, struct pt_regs *), return 0; entry and data_bytes may be 0 */
+/* handlers: int (*)(struct kretprobe_instance *, struct pt_regs *), return 0; entry and data_bytes may be 0. The handler is
+ * declared here, an entry handler has to be before.
+ */
 #define VESPER_KRETPROBE(_point, _symbol, _entry, _handler, _data_bytes, _required, _doc) \
+	static int _handler(struct kretprobe_instance *, struct pt_regs *); \
 	VESPER_POINT_DESC(_point, VESPER_POINT_KRETPROBE, _symbol, _required, _doc); \
 	static struct vesper_point _point = { \
 		.name = _symbol, \
