@@ -5,14 +5,17 @@
 
 import { Command, CommanderError, Option } from 'commander';
 import { attachCommand } from './cli/attach.ts';
+import { buildCommand } from './cli/build.ts';
 import { checkCommand } from './cli/check.ts';
 import { demoCommand } from './cli/demo.ts';
 import { detachCommand } from './cli/detach.ts';
 import { doctorCommand } from './cli/doctor.ts';
 import { eventsCommand } from './cli/events.ts';
+import { guestKernel } from './cli/guest-kernel.ts';
 import { guestsCommand } from './cli/guests.ts';
 import { probesCommand } from './cli/probes.ts';
 import { serveCommand } from './cli/serve.ts';
+import { Terminal } from './cli/terminal.ts';
 import { messageOf, VesperError } from './error.ts';
 import { version } from './version.ts';
 
@@ -32,12 +35,13 @@ function program(): Command {
   for (const command of [
     guestsCommand,
     probesCommand,
-    checkCommand,
+    () => checkCommand(guestKernel),
     attachCommand,
     detachCommand,
     eventsCommand,
     serveCommand,
     demoCommand,
+    buildCommand,
     doctorCommand,
   ]) {
     vesper.addCommand(command().exitOverride().copyInheritedSettings(vesper));
@@ -57,7 +61,7 @@ async function main(): Promise<void> {
       process.exitCode = thrown.exitCode === 0 ? 0 : usageStatus;
       return;
     }
-    process.stderr.write(`vesper: ${messageOf(thrown)}\n`);
+    new Terminal(process.stderr).paragraph(`vesper: ${messageOf(thrown)}`);
     if (!(thrown instanceof VesperError) && process.env['VESPER_DEBUG'] !== undefined) console.error(thrown);
     process.exitCode = thrown instanceof VesperError ? thrown.exitStatus : 1;
   }

@@ -51,6 +51,11 @@ export interface GuestView {
   readonly channel: string;
   readonly boot_id: string;
   readonly kernel: string;
+  readonly vermagic: string;
+  /** As uname -m. */
+  readonly machine: string;
+  /** Largest image its frontend takes, in bytes; 0 without a session. */
+  readonly image_max: number;
   readonly frontend: string;
   /** Error bound of host times, in µs; null before the clocks were aligned. */
   readonly clock_error_us: number | null;

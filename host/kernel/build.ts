@@ -17,6 +17,9 @@ import { VesperError } from '../error.ts';
 import { runCommand } from './command.ts';
 import type { Kernel } from './fetch.ts';
 
+/** What a kernel's modules are built against. */
+export type KernelHeaders = Pick<Kernel, 'release' | 'headers' | 'compiler'>;
+
 /** Kernel modules that are built in one go, out of tree, with Kbuild. */
 export interface ModuleSet {
   /** Names the object folder: 'frontend', 'probes', … */
@@ -51,7 +54,11 @@ const memoryLimitBytes = 4 * 2 ** 30;
  * Builds modules for one kernel under W=1 and returns the paths of the stripped `.ko` files. Does nothing when nothing
  * changed since the last time. A check returns no paths. Throws `HOST` with the compiler's messages, which name the original source files.
  */
-export async function buildModules(kernel: Kernel, set: ModuleSet, options: BuildOptions): Promise<string[]> {
+export async function buildModules(
+  kernel: KernelHeaders,
+  set: ModuleSet,
+  options: BuildOptions,
+): Promise<string[]> {
   if (set.sources.length === 0) return [];
   const objects = join(options.objects, options.check ? `${set.name}-check` : set.name);
   const stamp = join(objects, '.vesper-built');
@@ -111,7 +118,7 @@ function layOut(set: ModuleSet, objects: string): string[] {
 }
 
 async function runKbuild(
-  kernel: Kernel,
+  kernel: KernelHeaders,
   set: ModuleSet,
   objects: string,
   options: BuildOptions,
@@ -158,7 +165,7 @@ async function publish(from: string, to: string, how: 'strip' | 'copy'): Promise
   return to;
 }
 
-function fingerprint(kernel: Kernel, set: ModuleSet): string {
+function fingerprint(kernel: KernelHeaders, set: ModuleSet): string {
   const hash = createHash('sha256').update(JSON.stringify([2, kernel, set]));
   for (const folder of [...set.sources, ...(set.includes ?? [])]) {
     for (const file of sourceFiles(folder)) {

@@ -9,12 +9,14 @@ import type { ProbeImage } from '../probe/declaration.ts';
 import type { GuestKernel } from '../probe/finding.ts';
 import { readImage } from '../probe/image.ts';
 import { ImageStore } from '../probe/image-store.ts';
+import { findSymvers, type KernelSymbols } from '../probe/symvers.ts';
 import type { ServiceConfig } from './config.ts';
 import type { WantedProbe } from './wanted.ts';
 
 export class ProbeImages {
   readonly catalogue: Catalogue;
   readonly #store: ImageStore;
+  readonly #symbols = new Map<string, Promise<KernelSymbols | undefined>>();
 
   constructor(config: ServiceConfig) {
     this.catalogue = new Catalogue(config.catalogueRoots);
@@ -40,6 +42,15 @@ export class ProbeImages {
       if (kept !== undefined && thrown instanceof VesperError && thrown.code === 'NOT_FOUND') return kept;
       throw thrown;
     }
+  }
+
+  /** Symbols of a kernel release, where its headers are on this machine; read once. */
+  symbolsOf(kernelRelease: string): Promise<KernelSymbols | undefined> {
+    const known = this.#symbols.get(kernelRelease);
+    if (known !== undefined) return known;
+    const found = findSymvers(kernelRelease);
+    this.#symbols.set(kernelRelease, found);
+    return found;
   }
 
   /** Undefined where this image was never pushed by a service with this state directory. */

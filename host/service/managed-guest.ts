@@ -299,7 +299,8 @@ export class ManagedGuest {
       if (this.#session !== session) return;
       if (session.probes.find(probe.name) !== undefined) continue;
       try {
-        const image = await this.#services.images.wanted(probe, kernelOf(session));
+        const { images } = this.#services;
+        const image = await images.wanted(probe, await kernelOf(session, images));
         await this.#load(session, image, probe, { by: 'reconcile', selfTest: false, force: false });
       } catch (thrown) {
         this.#failures.set(probe.name, messageOf(thrown));

@@ -12,6 +12,7 @@ import { errnoName } from '../probe/errno.ts';
 import type { GuestKernel } from '../probe/finding.ts';
 import { explainLoadError } from '../probe/load-error.ts';
 import { argumentString } from '../probe/parameters.ts';
+import type { ProbeImages } from './images.ts';
 import type { GuestServices } from './managed-guest.ts';
 import type { WantedProbe } from './wanted.ts';
 
@@ -29,13 +30,17 @@ export interface AttachRequest {
 }
 
 /** What the checks need to know of a guest. */
-export function kernelOf({ hello, incarnation }: GuestSession): GuestKernel {
+export async function kernelOf(
+  { hello, incarnation }: GuestSession,
+  images: ProbeImages,
+): Promise<GuestKernel> {
   return {
     name: incarnation.guest,
     kernelRelease: hello.kernel_release,
     vermagic: hello.vermagic,
     machine: hello.machine,
     imageMax: hello.image_max,
+    symbols: await images.symbolsOf(hello.kernel_release),
   };
 }
 
@@ -87,7 +92,7 @@ export async function attachProbe(request: AttachRequest): Promise<ProbeResult> 
       'EEXIST',
     );
   }
-  const kernel = kernelOf(session);
+  const kernel = await kernelOf(session, services.images);
   const findings = checkImage(image, kernel);
   const warnings = findings.filter(({ severity }) => severity === 'warning').map(({ sentence }) => sentence);
   const [failed] = findings.filter(({ severity }) => severity === 'error');

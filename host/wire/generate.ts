@@ -51,7 +51,15 @@ const descriptorStructs: readonly Struct[] = [
   descriptor.pointDescriptor,
 ];
 
-const wireTypes = { u8: '__u8', u16: '__le16', u32: '__le32', s32: '__le32', u64: '__le64', text: 'char', bytes: '__u8' };
+const wireTypes = {
+  u8: '__u8',
+  u16: '__le16',
+  u32: '__le32',
+  s32: '__le32',
+  u64: '__le64',
+  text: 'char',
+  bytes: '__u8',
+};
 const nativeTypes = { ...wireTypes, u16: '__u16', u32: '__u32', s32: '__s32', u64: '__u64' };
 
 function member(name: string, f: Field, types: typeof wireTypes): string {
@@ -77,7 +85,9 @@ const hex = (value: number): string => (value > 0xffff ? `0x${value.toString(16)
 function cEnum(name: string, prefix: string, constants: Constants): string {
   return [
     `enum vesper_${name} {`,
-    ...Object.entries(constants).map(([key, c]) => `\tVESPER_${prefix}_${key} = ${c.value},${c.doc === '' ? '' : `\t/* ${c.doc} */`}`),
+    ...Object.entries(constants).map(
+      ([key, c]) => `\tVESPER_${prefix}_${key} = ${c.value},${c.doc === '' ? '' : `\t/* ${c.doc} */`}`,
+    ),
     '};',
     '',
   ].join('\n');
@@ -101,7 +111,9 @@ export function header(): string {
     `#define VESPER_REGION_MAGIC 0x${region.regionMagic.toString(16)}ull`,
     `#define VESPER_DESCRIPTOR_VERSION ${descriptor.descriptorVersion}`,
     ...Object.entries(defines).map(([key, c]) => `#define VESPER_${key} ${hex(c.value)}\t/* ${c.doc} */`),
-    ...Object.entries(descriptor.sections).map(([key, s]) => `#define VESPER_SECTION_${key.toUpperCase()} "${s}"`),
+    ...Object.entries(descriptor.sections).map(
+      ([key, s]) => `#define VESPER_SECTION_${key.toUpperCase()} "${s}"`,
+    ),
     '',
     'enum vesper_message {',
     ...messageList.map(([name, m]) => `\tVESPER_MSG_${name.toUpperCase()} = ${m.type},`),
@@ -119,13 +131,22 @@ function docStruct(s: Struct): string {
   return [
     '| offset | size | type | field | meaning |',
     '|---|---|---|---|---|',
-    ...Object.entries(s.fields).map(([name, f]) => `| ${s.offsets[name]} | ${f.size} | ${f.kind} | \`${name}\` | ${f.doc} |`),
+    ...Object.entries(s.fields).map(
+      ([name, f]) => `| ${s.offsets[name]} | ${f.size} | ${f.kind} | \`${name}\` | ${f.doc} |`,
+    ),
     '',
   ].join('\n');
 }
 
 const docConstants = (title: string, constants: Constants): string =>
-  [`### ${title}`, '', '| name | value | meaning |', '|---|---|---|', ...Object.entries(constants).map(([k, c]) => `| ${k} | ${hex(c.value)} | ${c.doc} |`), ''].join('\n');
+  [
+    `### ${title}`,
+    '',
+    '| name | value | meaning |',
+    '|---|---|---|',
+    ...Object.entries(constants).map(([k, c]) => `| ${k} | ${hex(c.value)} | ${c.doc} |`),
+    '',
+  ].join('\n');
 
 export function document(): string {
   return [
@@ -155,7 +176,13 @@ export function document(): string {
     '## The shared region',
     '',
     docConstants('Constants', region.regionConstants),
-    ...[region.regionHeader, region.ringEntry, region.ringBlock, region.recordHeader, region.panicEvent].flatMap((s) => [`### ${s.name}`, '', s.doc, '', docStruct(s)]),
+    ...[
+      region.regionHeader,
+      region.ringEntry,
+      region.ringBlock,
+      region.recordHeader,
+      region.panicEvent,
+    ].flatMap((s) => [`### ${s.name}`, '', s.doc, '', docStruct(s)]),
     '## Descriptors of a probe image',
     '',
     ...descriptorStructs.flatMap((s) => [`### ${s.name}`, '', s.doc, '', docStruct(s)]),

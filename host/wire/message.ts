@@ -99,7 +99,8 @@ interface MessageDefinition {
   readonly doc: string;
 }
 
-const slotOnly = (name: string, doc: string) => struct(name, doc, { slot: u32('probe slot'), flags: u32('zero') });
+const slotOnly = (name: string, doc: string) =>
+  struct(name, doc, { slot: u32('probe slot'), flags: u32('zero') });
 
 export const messages = {
   hello_request: {
@@ -254,7 +255,10 @@ export const messages = {
     from: 'host',
     tail: 'none',
     doc: 'Arms (on 1) or disarms (on 0) a loaded probe. Reply: armed.',
-    payload: struct('vesper_arm', 'Arms or disarms a probe.', { slot: u32('probe slot'), on: u32('1: arm, 0: disarm') }),
+    payload: struct('vesper_arm', 'Arms or disarms a probe.', {
+      slot: u32('probe slot'),
+      on: u32('1: arm, 0: disarm'),
+    }),
   },
   armed: {
     type: 14,
@@ -361,7 +365,11 @@ export const messages = {
     from: 'guest',
     tail: 'none',
     doc: 'Unsolicited: the frontend stops the relay (unload, region going away) and waits for revoked.',
-    payload: struct('vesper_revoke', 'The relay ends.', { epoch: u64('which epoch'), reason: s32('errno-like'), reserved: u32('zero') }),
+    payload: struct('vesper_revoke', 'The relay ends.', {
+      epoch: u64('which epoch'),
+      reason: s32('errno-like'),
+      reserved: u32('zero'),
+    }),
   },
   revoked: {
     type: 25,

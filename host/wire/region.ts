@@ -49,38 +49,50 @@ export const ringKinds = {
   OTHER: { value: 1, doc: 'all other events' },
 } as const;
 
-export const regionHeader = struct('vesper_region', 'Header page of the region; the host writes the first line, the guest the rest.', {
-  magic: u64('VESPER_REGION_MAGIC, written by the host'),
-  layout_version: u32('written by the host'),
-  reserved: u32('zero'),
-  region_bytes: u64('written by the host'),
-  token: bytes(16, 'random, written by the host: which region this is'),
-  epoch: u64('session epoch of the rings'),
-  boot_id: bytes(16, 'boot of the guest that wrote the rings'),
-  header_bytes: u32('header and directory, a multiple of the page'),
-  ring_count: u32('entries of the directory'),
-  cpu_count: u32('possible CPUs of the guest'),
-  state: u32('enum vesper_region_state'),
-});
+export const regionHeader = struct(
+  'vesper_region',
+  'Header page of the region; the host writes the first line, the guest the rest.',
+  {
+    magic: u64('VESPER_REGION_MAGIC, written by the host'),
+    layout_version: u32('written by the host'),
+    reserved: u32('zero'),
+    region_bytes: u64('written by the host'),
+    token: bytes(16, 'random, written by the host: which region this is'),
+    epoch: u64('session epoch of the rings'),
+    boot_id: bytes(16, 'boot of the guest that wrote the rings'),
+    header_bytes: u32('header and directory, a multiple of the page'),
+    ring_count: u32('entries of the directory'),
+    cpu_count: u32('possible CPUs of the guest'),
+    state: u32('enum vesper_region_state'),
+  },
+);
 
-export const ringEntry = struct('vesper_ring_entry', 'Directory entry of one ring; offsets in bytes from the start of the region.', {
-  block_offset: u64('control block'),
-  data_offset: u64('data area'),
-  data_bytes: u32('size of the data area, a power of two'),
-  cpu: u16('CPU that writes this ring'),
-  kind: u16('enum vesper_ring_kind'),
-});
+export const ringEntry = struct(
+  'vesper_ring_entry',
+  'Directory entry of one ring; offsets in bytes from the start of the region.',
+  {
+    block_offset: u64('control block'),
+    data_offset: u64('data area'),
+    data_bytes: u32('size of the data area, a power of two'),
+    cpu: u16('CPU that writes this ring'),
+    kind: u16('enum vesper_ring_kind'),
+  },
+);
 
-export const ringBlock = struct('vesper_ring_block', 'Control block of one ring. The guest writes the first half, the host the second.', {
-  head: u64('bytes published; written with release ordering, paired with the acquire of the reader'),
-  attempts: u64('records tried: sequence number of the next one'),
-  lost: u64('records not written because the ring was full'),
-  producer_reserved: bytes(104, 'zero'),
-  tail: u64('bytes read; written with release ordering, paired with the acquire of the writer'),
-  need_wakeup: u32('1: the host sleeps; the guest clears it and sends one doorbell'),
-  consumer_pad: u32('zero'),
-  consumer_reserved: bytes(112, 'zero'),
-});
+export const ringBlock = struct(
+  'vesper_ring_block',
+  'Control block of one ring. The guest writes the first half, the host the second.',
+  {
+    head: u64('bytes published; written with release ordering, paired with the acquire of the reader'),
+    attempts: u64('records tried: sequence number of the next one'),
+    lost: u64('records not written because the ring was full'),
+    producer_reserved: bytes(104, 'zero'),
+    tail: u64('bytes read; written with release ordering, paired with the acquire of the writer'),
+    need_wakeup: u32('1: the host sleeps; the guest clears it and sends one doorbell'),
+    consumer_pad: u32('zero'),
+    consumer_reserved: bytes(112, 'zero'),
+  },
+);
 
 export const recordHeader = struct('vesper_record', 'Header of one record; the payload follows.', {
   tag: u32('commit tag: low 32 bits of (position >> 3) xor of epoch, written last'),

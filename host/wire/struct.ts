@@ -60,7 +60,8 @@ export function struct<const F extends Fields>(name: string, doc: string, fields
   let strictest = 1;
   for (const [key, f] of Object.entries(fields)) {
     const alignment = alignmentOf(f);
-    if (offset % alignment !== 0) throw new Error(`${name}.${key}: offset ${offset} is not aligned to ${alignment}`);
+    if (offset % alignment !== 0)
+      throw new Error(`${name}.${key}: offset ${offset} is not aligned to ${alignment}`);
     strictest = Math.max(strictest, alignment);
     offsets[key] = offset;
     offset += f.size;
@@ -77,7 +78,10 @@ export function textOf(raw: Uint8Array): string {
   const end = raw.indexOf(0);
   const shown = utf8.decode(end < 0 ? raw : raw.subarray(0, end));
   // biome-ignore lint/suspicious/noControlCharactersInRegex: control characters are what is looked for
-  return shown.replace(/[\u0000-\u001f\u007f-\u009f]/g, (c) => `\\x${c.charCodeAt(0).toString(16).padStart(2, '0')}`);
+  return shown.replace(
+    /[\u0000-\u001f\u007f-\u009f]/g,
+    (c) => `\\x${c.charCodeAt(0).toString(16).padStart(2, '0')}`,
+  );
 }
 
 /** Write `values` at `offset`; missing fields are zero. Text that does not fit throws a RangeError. */
@@ -122,14 +126,21 @@ export function encodeInto<F extends Fields>(
   }
 }
 
-export function encode<F extends Fields>(layout: Struct<F>, values: Partial<ValuesOf<Struct<F>>>): Uint8Array {
+export function encode<F extends Fields>(
+  layout: Struct<F>,
+  values: Partial<ValuesOf<Struct<F>>>,
+): Uint8Array {
   const out = new Uint8Array(layout.size);
   encodeInto(layout, values, out);
   return out;
 }
 
 /** Read a struct at `offset`. Throws a RangeError where `raw` is too short. Byte fields are copied out. */
-export function decode<F extends Fields>(layout: Struct<F>, raw: Uint8Array, offset = 0): ValuesOf<Struct<F>> {
+export function decode<F extends Fields>(
+  layout: Struct<F>,
+  raw: Uint8Array,
+  offset = 0,
+): ValuesOf<Struct<F>> {
   if (offset < 0 || offset + layout.size > raw.length) {
     throw new RangeError(`${layout.name} needs ${layout.size} bytes at ${offset}, ${raw.length} are there`);
   }
@@ -157,7 +168,8 @@ export function decode<F extends Fields>(layout: Struct<F>, raw: Uint8Array, off
         values[key] = textOf(raw.subarray(offset + at, offset + at + f.size));
         break;
       case 'bytes':
-        values[key] = raw.slice(offset + at, offset + at + f.size);
+        // Not slice(): that of a Buffer gives a view.
+        values[key] = Uint8Array.from(raw.subarray(offset + at, offset + at + f.size));
         break;
     }
   }

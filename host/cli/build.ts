@@ -1,0 +1,96 @@
+// SPDX-License-Identifier: Apache-2.0
+
+import { createHash } from 'node:crypto';
+import { existsSync, readFileSync } from 'node:fs';
+import { basename, join, resolve } from 'node:path';
+import { Command } from 'commander';
+import { VesperError } from '../error.ts';
+import { buildModules, type KernelHeaders } from '../kernel/build.ts';
+import { fetchKernel } from '../kernel/fetch.ts';
+import { modulesDirectory, projectRoot } from '../kernel/project.ts';
+import { kernelKeys } from '../kernel/release.ts';
+import { example } from './context.ts';
+import { Terminal } from './terminal.ts';
+
+interface Options {
+  readonly kernel?: string;
+  readonly headers?: string;
+  readonly output?: string;
+}
+
+export function buildCommand(): Command {
+  return new Command('build')
+    .description('Build a probe for one kernel; the result goes into the catalogue.')
+    .argument('<probe>', 'a folder with the probe, or the name of one under probes/')
+    .option('--kernel <release>', `a kernel of Debian: ${kernelKeys.join(', ')}, or its full release`)
+    .option('--headers <dir>', 'the headers of any other kernel: /lib/modules/RELEASE/build')
+    .option('--output <dir>', 'put the module there instead')
+    .addHelpText(
+      'after',
+      example(
+        'vesper build signal --kernel 6.12\nvesper build ./my-probe --headers /lib/modules/$(uname -r)/build',
+      ),
+    )
+    .action((probe: string, options: Options) => build(probe, options));
+}
+
+async function build(probe: string, options: Options): Promise<void> {
+  const folder = probeFolder(probe);
+  const terminal = new Terminal();
+  const progress = (line: string): void => terminal.line(terminal.style('dim', line));
+  const kernel = await kernelOf(options, progress);
+  const output = options.output === undefined ? modulesDirectory(kernel.release) : resolve(options.output);
+  const objects = join(projectRoot, 'build', 'obj', kernel.release);
+  const frontend = join(projectRoot, 'guest-module');
+  const built = modulesDirectory(kernel.release);
+  await buildModules(kernel, { name: 'frontend', sources: [frontend] }, { objects, output: built, progress });
+  const modules = await buildModules(
+    kernel,
+    {
+      // Two folders of the same name must not share objects.
+      name: `${basename(folder)}-${createHash('sha256').update(folder).digest('hex').slice(0, 8)}`,
+      sources: [folder],
+      includes: [join(frontend, 'include')],
+      symvers: join(built, 'Module.symvers'),
+    },
+    { objects, output, progress },
+  );
+  for (const module of modules) terminal.line(module);
+}
+
+function probeFolder(probe: string): string {
+  const named = join(projectRoot, 'probes', probe);
+  if (!probe.includes('/') && existsSync(named)) return named;
+  const folder = resolve(probe);
+  if (existsSync(folder)) return folder;
+  throw new VesperError(
+    'NOT_FOUND',
+    `there is no probe ${probe}: name a folder under probes/, or a folder of your own`,
+  );
+}
+
+async function kernelOf(options: Options, progress: (line: string) => void): Promise<KernelHeaders> {
+  const { kernel, headers } = options;
+  if ((kernel === undefined) === (headers === undefined)) {
+    throw new VesperError('USAGE', 'say for which kernel: --kernel RELEASE, or --headers DIRECTORY');
+  }
+  if (headers !== undefined) return kernelOfHeaders(resolve(headers));
+  const key = kernelKeys.find((candidate) => kernel === candidate || kernel?.startsWith(`${candidate}.`));
+  const found = key === undefined ? undefined : await fetchKernel(key, { progress });
+  if (found !== undefined && (kernel === key || kernel === found.release)) return found;
+  throw new VesperError(
+    'NOT_FOUND',
+    `the headers of kernel ${kernel} are not to be had here (only ${found?.release ?? `Debian's ${kernelKeys.join(' and ')}`}): copy them from the guest and use --headers`,
+  );
+}
+
+function kernelOfHeaders(headers: string): KernelHeaders {
+  const release = join(headers, 'include/config/kernel.release');
+  if (!existsSync(release)) {
+    throw new VesperError(
+      'NOT_FOUND',
+      `${headers} holds no kernel headers: name the directory that has include/config/kernel.release`,
+    );
+  }
+  return { release: readFileSync(release, 'utf8').trim(), headers, compiler: 'gcc' };
+}
