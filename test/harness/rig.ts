@@ -7,7 +7,7 @@
 
 import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { existsSync, mkdtempSync, readdirSync, rmSync } from 'node:fs';
+import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join, resolve } from 'node:path';
 import { createInterface } from 'node:readline';
@@ -62,7 +62,8 @@ export class Rig implements AsyncDisposable {
 
   private constructor(machine: Machine, options: RigOptions) {
     this.machine = machine;
-    this.directory = mkdtempSync(join(tmpdir(), 'vesper-rig-'));
+    for (const one of [machine, ...(options.neighbours ?? [])]) used.add(one);
+    this.directory = mkdtempSync(join(tmpdir(), rigPrefix));
     this.#options = options;
     this.#hub = new RelayHub();
     this.service = this.#newService();
@@ -150,13 +151,14 @@ export class Rig implements AsyncDisposable {
   }
 
   async close(): Promise<void> {
-    // The machine first: its service sees it die, and removes what it had plugged.
-    await this.machine.kill();
-    const [guest] = this.service.guests();
-    if (guest !== undefined) await this.until(() => guest.state === 'stopped', 'the end of the guest').catch(() => undefined);
+    // The machines first: their service sees them die, and removes what it had plugged.
+    const machines = [this.machine, ...(this.#options.neighbours ?? [])];
+    await Promise.all(machines.map((machine) => machine.kill()));
+    const gone = () => this.service.guests().every(({ state }) => state === 'stopped');
+    await this.until(gone, 'the end of the guests').catch(() => undefined);
     await this.service.stop();
     this.#hub.close();
-    await this.machine.close();
+    await Promise.all(machines.map((machine) => machine.close()));
     rmSync(this.directory, { recursive: true, force: true });
   }
 
@@ -203,12 +205,15 @@ export class Rig implements AsyncDisposable {
 export class ServiceProcess implements AsyncDisposable {
   readonly directory: string;
   readonly api: ApiClient;
+  readonly #machine: Machine;
   readonly #arguments: readonly string[];
   #child: ChildProcess | undefined;
   log = '';
 
-  constructor(machine: Machine, directory: string = mkdtempSync(join(tmpdir(), 'vesper-rig-'))) {
+  constructor(machine: Machine, directory: string = mkdtempSync(join(tmpdir(), rigPrefix))) {
     this.directory = directory;
+    this.#machine = machine;
+    used.add(machine);
     this.#arguments = ['serve', '--qemu', `${machine.name}=${machine.qmpPath}`];
     this.api = new ApiClient(apiSocketPath(this.directory));
   }
@@ -246,7 +251,7 @@ export class ServiceProcess implements AsyncDisposable {
   /** SIGKILL unless another signal is given; resolves when it is gone. */
   async kill(signal: NodeJS.Signals = 'SIGKILL'): Promise<void> {
     const child = this.#child;
-    if (child === undefined || child.exitCode !== null || child.signalCode !== null) return;
+    if (child === undefined || !this.running) return;
     const gone = once(child, 'exit');
     child.kill(signal);
     await gone;
@@ -279,8 +284,19 @@ export class ServiceProcess implements AsyncDisposable {
     }
   }
 
+  get running(): boolean {
+    return this.#child !== undefined && this.#child.exitCode === null && this.#child.signalCode === null;
+  }
+
+  /** The machine first: its service sees it die, and removes what it had plugged. */
   async close(): Promise<void> {
+    if (!this.running && runs(this.#machine.pid)) await this.start();
+    await this.#machine.kill();
+    if (this.running) await this.guestUntil(({ state }) => state === 'stopped').catch(() => undefined);
+    // Without a service nobody removes the region of a machine that dies: it is the black box.
+    else for (const region of regionsOf(this.#machine)) rmSync(region);
     await this.kill('SIGTERM');
+    await this.#machine.close();
     rmSync(this.directory, { recursive: true, force: true });
   }
 
@@ -289,13 +305,31 @@ export class ServiceProcess implements AsyncDisposable {
   }
 }
 
-/** What tests must not leave: regions, QEMU processes, scratch directories of this process. Empty: nothing. */
+/** Machines of this process that a service was given. */
+const used = new Set<Machine>();
+const rigPrefix = `vesper-rig-${process.pid}-`;
+
+const regionsOf = ({ name }: Machine): readonly string[] =>
+  readdirSync('/dev/shm')
+    .filter((file) => file.startsWith(`vesper-${name}`))
+    .map((file) => join('/dev/shm', file));
+
+/** Whether a process lives; one that is only not waited for yet does not. */
+function runs(pid: number): boolean {
+  try {
+    return !/^State:\s+[ZX]/m.test(readFileSync(`/proc/${pid}/status`, 'utf8'));
+  } catch {
+    return false;
+  }
+}
+
+/** What this process left and must not: regions, QEMU processes, directories. Empty: nothing. Other processes may run tests too. */
 export function leftovers(): readonly string[] {
-  const regions = existsSync('/dev/shm')
-    ? readdirSync('/dev/shm').filter((name) => name.startsWith('vesper'))
-    : [];
-  const rigs = readdirSync(tmpdir()).filter((name) => name.startsWith('vesper-rig-'));
-  return [...regions, ...rigs];
+  const regions = [...used].flatMap(regionsOf);
+  const qemus = [...used].filter(({ pid }) => runs(pid)).map(({ name }) => `QEMU of ${name}`);
+  const directories = [...used].map(({ directory }) => directory).filter(existsSync);
+  const rigs = readdirSync(tmpdir()).filter((name) => name.startsWith(rigPrefix));
+  return [...regions, ...qemus, ...directories, ...rigs];
 }
 
 /** Lines of the guest's kernel log that say that something went wrong; an OOM killer's report is not one. */
