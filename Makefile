@@ -43,9 +43,10 @@ build: dist/vesper build/native/relay.node modules ## build all: the program, th
 
 # --- the program -------------------------------------------------------------------------------------------------
 
+# npm ci refuses where a registry lacks the optional packages of other platforms; npm install takes the lock's versions too.
 node_modules/.package-lock.json: package.json package-lock.json
 	@command -v npm >/dev/null || { echo 'npm is not installed; run: make setup'; exit 1; }
-	npm ci --no-audit --no-fund
+	npm ci --no-audit --no-fund || npm install --no-save --no-audit --no-fund
 	@touch $@
 
 dist/.built: node_modules/.package-lock.json tsconfig.json $(HOST_SOURCES)
