@@ -51,6 +51,9 @@ function open(addon: RelayAddon, { path, layout, epoch }: BlackBoxOptions): Nati
     const { regionBytes, rings } = layout;
     return new addon.Region(path, { bytes: regionBytes, epoch, rings, resume: true, readOnly: true });
   } catch (cause) {
-    throw new VesperError('RELAY', `the relay region ${path} cannot be read: ${messageOf(cause)}`, { cause, data: { path } });
+    throw new VesperError('RELAY', `the relay region ${path} cannot be read: ${messageOf(cause)}`, {
+      cause,
+      data: { path },
+    });
   }
 }

@@ -62,16 +62,33 @@ export function compileDecoder(declaration: EventDeclaration): EventDecoder {
 
 type Reader = (rows: PayloadRows, row: number) => FieldValue;
 
-const sizes: Readonly<Record<FieldType, number>> = { u8: 1, u16: 2, u32: 4, u64: 8, s8: 1, s16: 2, s32: 4, s64: 8, text: 0 };
+const sizes: Readonly<Record<FieldType, number>> = {
+  u8: 1,
+  u16: 2,
+  u32: 4,
+  u64: 8,
+  s8: 1,
+  s16: 2,
+  s32: 4,
+  s64: 8,
+  text: 0,
+};
 
 function compileField(event: EventDeclaration, declaration: FieldDeclaration): FieldDecoder {
   const { name, type, offset, size, values } = declaration;
   // What assigning it to a property of an ordinary object would not do.
   if (name === '' || name === '__proto__') throw impossible(event, `a field cannot be called '${name}'`);
-  if (!Number.isInteger(offset) || !Number.isInteger(size) || offset < 0 || size < 1 || offset + size > event.payloadBytes) {
+  if (
+    !Number.isInteger(offset) ||
+    !Number.isInteger(size) ||
+    offset < 0 ||
+    size < 1 ||
+    offset + size > event.payloadBytes
+  ) {
     throw impossible(event, `field ${name} lies outside the payload`);
   }
-  if (type !== 'text' && size !== sizes[type]) throw impossible(event, `field ${name} of type ${type} has ${size} bytes`);
+  if (type !== 'text' && size !== sizes[type])
+    throw impossible(event, `field ${name} of type ${type} has ${size} bytes`);
   const read = readerOf(type, offset, size);
   if (declaration.role === 'address' && type !== 'text') {
     return { declaration, read, show: (rows, row) => `0x${read(rows, row).toString(16)}` };
@@ -82,7 +99,9 @@ function compileField(event: EventDeclaration, declaration: FieldDeclaration): F
 }
 
 const impossible = (event: EventDeclaration, what: string): VesperError =>
-  new VesperError('BAD_IMAGE', `event ${event.name}: ${what}: build the probe with the VESPER kit`, { data: { event: event.name } });
+  new VesperError('BAD_IMAGE', `event ${event.name}: ${what}: build the probe with the VESPER kit`, {
+    data: { event: event.name },
+  });
 
 function readerOf(type: FieldType, offset: number, size: number): Reader {
   const at = (rows: PayloadRows, row: number): number => (rows.payloadOffset[row] as number) + offset;
@@ -156,7 +175,8 @@ function namer(values: ValueSet, type: FieldType): (value: number | bigint) => s
 
 function enumNamer(values: ValueSet, unsigned: (value: bigint) => bigint): (value: bigint) => string {
   const names = new Map<bigint, string>();
-  for (const { value, name } of values.values) if (!names.has(unsigned(value))) names.set(unsigned(value), name);
+  for (const { value, name } of values.values)
+    if (!names.has(unsigned(value))) names.set(unsigned(value), name);
   return (value) => names.get(unsigned(value)) ?? String(value);
 }
 

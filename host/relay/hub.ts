@@ -10,7 +10,13 @@
  */
 
 import { RelayBatch } from './batch.ts';
-import { loadRelayAddon, type NativeRegion, type NativeWatcher, type RelayAddon, type WatcherOptions } from './native.ts';
+import {
+  loadRelayAddon,
+  type NativeRegion,
+  type NativeWatcher,
+  type RelayAddon,
+  type WatcherOptions,
+} from './native.ts';
 import { Relay, type RelayFactory, type RelayOptions } from './relay.ts';
 
 /** A region that takes its turn in the hub. */
@@ -94,7 +100,8 @@ export class RelayHub implements RelayFactory {
 
   /** Runs `use` with a batch that nobody else uses meanwhile: handlers may cause further draining. */
   withBatch<T>(use: (batch: RelayBatch) => T): T {
-    const batch = this.#spareBatches.pop() ?? new RelayBatch(new this.addon.Batch(this.batchRecords, this.#arenaBytes));
+    const batch =
+      this.#spareBatches.pop() ?? new RelayBatch(new this.addon.Batch(this.batchRecords, this.#arenaBytes));
     try {
       return use(batch);
     } finally {

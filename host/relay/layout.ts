@@ -64,7 +64,10 @@ const dataOffsetFor = (rings: number): number => headerBytesFor(rings) + upToPag
  */
 export function splitRegion(regionBytes: number, cpuCount: number, criticalShare = 0.25): RingSplit {
   if (!(criticalShare > 0 && criticalShare < 1)) {
-    throw new VesperError('USAGE', `the share of critical events has to be between 0 and 1, not ${criticalShare}`);
+    throw new VesperError(
+      'USAGE',
+      `the share of critical events has to be between 0 and 1, not ${criticalShare}`,
+    );
   }
   const room = Math.floor((regionBytes - dataOffsetFor(2 * cpuCount)) / cpuCount);
   let best: { sizes: RingSplit; shortfall: number; used: number } | undefined;
@@ -73,7 +76,11 @@ export function splitRegion(regionBytes: number, cpuCount: number, criticalShare
       // How much smaller than wished the worse off of the two is.
       const shortfall = Math.max((room * criticalShare) / critical, (room * (1 - criticalShare)) / other);
       const used = critical + other;
-      if (best === undefined || shortfall < best.shortfall || (shortfall === best.shortfall && used > best.used)) {
+      if (
+        best === undefined ||
+        shortfall < best.shortfall ||
+        (shortfall === best.shortfall && used > best.used)
+      ) {
         best = { sizes: { criticalRingBytes: critical, ringBytes: other }, shortfall, used };
       }
     }
@@ -90,10 +97,18 @@ export function splitRegion(regionBytes: number, cpuCount: number, criticalShare
 }
 
 /** The layout of a region. Throws RELAY where the rings do not fit or their sizes are impossible. */
-export function regionLayout({ regionBytes, cpuCount, criticalRingBytes, ringBytes }: RegionShape): RegionLayout {
+export function regionLayout({
+  regionBytes,
+  cpuCount,
+  criticalRingBytes,
+  ringBytes,
+}: RegionShape): RegionLayout {
   for (const size of [criticalRingBytes, ringBytes]) {
     if (!isPowerOfTwo(size) || size < smallestRing || size > largestRing) {
-      throw new VesperError('RELAY', `a ring of ${size} bytes is impossible: powers of two from ${smallestRing} on`);
+      throw new VesperError(
+        'RELAY',
+        `a ring of ${size} bytes is impossible: powers of two from ${smallestRing} on`,
+      );
     }
   }
   if (!Number.isInteger(cpuCount) || cpuCount < 1 || cpuCount > 0x7fff) {
@@ -103,7 +118,10 @@ export function regionLayout({ regionBytes, cpuCount, criticalRingBytes, ringByt
   let dataOffset = dataOffsetFor(2 * cpuCount);
   const needed = dataOffset + cpuCount * (criticalRingBytes + ringBytes);
   if (needed > regionBytes) {
-    throw new VesperError('RELAY', `rings for ${cpuCount} CPUs need ${needed} bytes, the region has ${regionBytes}`);
+    throw new VesperError(
+      'RELAY',
+      `rings for ${cpuCount} CPUs need ${needed} bytes, the region has ${regionBytes}`,
+    );
   }
   const rings: RingLayout[] = [];
   for (let index = 0; index < 2 * cpuCount; index++) {
@@ -157,7 +175,11 @@ export function differencesOf(raw: Uint8Array, expected: ExpectedHeader): string
     compare(`ring ${index}: data_offset`, entry.data_offset, ring.dataOffset);
     compare(`ring ${index}: data_bytes`, entry.data_bytes, ring.dataBytes);
     compare(`ring ${index}: cpu`, entry.cpu, ring.cpu);
-    compare(`ring ${index}: kind`, entry.kind, ring.critical ? ringKinds.CRITICAL.value : ringKinds.OTHER.value);
+    compare(
+      `ring ${index}: kind`,
+      entry.kind,
+      ring.critical ? ringKinds.CRITICAL.value : ringKinds.OTHER.value,
+    );
   });
   return differences;
 }

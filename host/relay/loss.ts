@@ -2,8 +2,8 @@
 
 /** What arrived and what did not, per ring and in all. Counts are of records since the start of the epoch. */
 
-import { type Fault, faultNames, statisticsFields, statisticsPerRing } from './native.ts';
 import type { RingLayout } from './layout.ts';
+import { type Fault, faultNames, statisticsFields, statisticsPerRing } from './native.ts';
 
 export interface RingStatistics {
   readonly cpu: number;
@@ -82,7 +82,8 @@ function agrees(ring: RingStatistics): boolean {
 }
 
 export function lossReport(rings: readonly RingStatistics[]): LossReport {
-  const total = (of: (ring: RingStatistics) => number): number => rings.reduce((sum, ring) => sum + of(ring), 0);
+  const total = (of: (ring: RingStatistics) => number): number =>
+    rings.reduce((sum, ring) => sum + of(ring), 0);
   const attempts = total((r) => r.guestAttempts);
   const delivered = total((r) => r.receivedBefore + r.received);
   const lost = total((r) => r.guestLost);

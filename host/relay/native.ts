@@ -100,9 +100,15 @@ export interface NativeWatcher {
 export interface RelayAddon {
   readonly Region: new (file: string | number, options: RegionOptions) => NativeRegion;
   /** `records` 4 … 2^20, `arenaBytes` 64 KiB … 1 GiB. */
-  readonly Batch: new (records: number, arenaBytes: number) => NativeBatch;
+  readonly Batch: new (
+    records: number,
+    arenaBytes: number,
+  ) => NativeBatch;
   /** `onReady` gets the ids of regions that have records; each is announced once until `done()`. */
-  readonly Watcher: new (onReady: (ids: readonly number[]) => void, options?: WatcherOptions) => NativeWatcher;
+  readonly Watcher: new (
+    onReady: (ids: readonly number[]) => void,
+    options?: WatcherOptions,
+  ) => NativeWatcher;
   /** Offsets compiled into the reader. */
   readonly layout: Readonly<Record<string, number>>;
 }

@@ -84,7 +84,12 @@ export class Relay implements RelayReader {
     this.#options = options;
     this.#raw = new Float64Array(layout.rings.length * statisticsPerRing);
     try {
-      this.region = new hub.addon.Region(path, { bytes: layout.regionBytes, epoch, rings: layout.rings, resume: true });
+      this.region = new hub.addon.Region(path, {
+        bytes: layout.regionBytes,
+        epoch,
+        rings: layout.rings,
+        resume: true,
+      });
     } catch (cause) {
       throw new VesperError('RELAY', `the relay region ${path} cannot be mapped: ${messageOf(cause)}`, {
         cause,
@@ -94,9 +99,13 @@ export class Relay implements RelayReader {
     const differences = this.verify();
     if (differences.length > 0) {
       this.region.close();
-      throw new VesperError('RELAY', `the guest laid out the relay region ${path} otherwise than agreed: ${differences[0]}`, {
-        data: { path, differences },
-      });
+      throw new VesperError(
+        'RELAY',
+        `the guest laid out the relay region ${path} otherwise than agreed: ${differences[0]}`,
+        {
+          data: { path, differences },
+        },
+      );
     }
   }
 

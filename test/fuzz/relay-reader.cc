@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// libFuzzer harness of the reader core (native/relay/region_reader.cc): the input is a region, byte for byte, and what is
-// overwritten between two reads. With -DSTANDALONE it brings a main() of its own that makes random inputs, for compilers
-// without libFuzzer: relay-reader SEED ROUNDS.
+// libFuzzer harness of the reader core (native/relay/region_reader.cc): the input is a region, byte for byte, and what
+// is overwritten between two reads. With -DSTANDALONE it brings a main() of its own that makes random inputs, for
+// compilers without libFuzzer: relay-reader SEED ROUNDS.
 
 #include <algorithm>
 #include <atomic>
@@ -28,7 +28,11 @@ constexpr std::uint32_t kRows = 64;
 
 const std::vector<RingGeometry> kRings = {
     {.block_offset = kBlocks, .data_offset = kData, .data_bytes = kRingBytes, .cpu = 0, .critical = true},
-    {.block_offset = kBlocks + 256, .data_offset = kData + kRingBytes, .data_bytes = kRingBytes, .cpu = 0, .critical = false},
+    {.block_offset = kBlocks + 256,
+     .data_offset = kData + kRingBytes,
+     .data_bytes = kRingBytes,
+     .cpu = 0,
+     .critical = false},
 };
 
 // Exactly as large as promised, so that the sanitizer sees every byte beyond.

@@ -13,14 +13,22 @@ const sources = ['test/fuzz/relay-reader.cc', 'native/relay/ring.cc', 'native/re
 const sanitized = ['-std=c++20', '-g', '-O1', '-fno-sanitize-recover=undefined', '-o'];
 const seconds = Number(process.env['FUZZ_SECONDS'] ?? 120);
 
-const clang = ['clang++', 'clang++-19', 'clang++-16', 'clang++-14'].find((name) => spawnSync(name, ['--version']).status === 0);
+const clang = ['clang++', 'clang++-19', 'clang++-16', 'clang++-14'].find(
+  (name) => spawnSync(name, ['--version']).status === 0,
+);
 
 test.skipIf(clang === undefined)('the reader core under libFuzzer (clang)', () => {
   const program = join(build, 'relay-reader');
   run(clang ?? '', ['-fsanitize=fuzzer,address,undefined', ...sanitized, program, ...sources]);
   const corpus = join(build, 'relay-reader.corpus');
   mkdirSync(corpus, { recursive: true });
-  run(program, [`-max_total_time=${seconds}`, '-max_len=2000', `-artifact_prefix=${build}/`, '-verbosity=0', corpus]);
+  run(program, [
+    `-max_total_time=${seconds}`,
+    '-max_len=2000',
+    `-artifact_prefix=${build}/`,
+    '-verbosity=0',
+    corpus,
+  ]);
 });
 
 test('the reader core under sanitizers with random inputs', () => {

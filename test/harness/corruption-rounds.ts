@@ -5,8 +5,8 @@
 import type { RelayBatch } from '../../host/relay/batch.ts';
 import { differencesOf } from '../../host/relay/layout.ts';
 import { type Corruption, corrupt, pristineOf, Random } from './corruption.ts';
-import { epoch, newBatch, type RelayFixture, statisticsOf } from './relay-fixture.ts';
 import { RegionWriter } from './region-writer.ts';
+import { epoch, newBatch, type RelayFixture, statisticsOf } from './relay-fixture.ts';
 
 export interface Outcome {
   readonly rounds: number;
@@ -33,14 +33,21 @@ export function corruptionRounds(fixture: RelayFixture, rounds: number, seed: nu
     const writer = new RegionWriter(path, layout, epoch, { resume: true });
     const done: Corruption[] = [];
     try {
-      for (let i = random.below(80); i > 0; i--) writer.ring(random.below(layout.rings.length)).write({ payload: new Uint8Array(random.below(4) * 32) });
+      for (let i = random.below(80); i > 0; i--)
+        writer
+          .ring(random.below(layout.rings.length))
+          .write({ payload: new Uint8Array(random.below(4) * 32) });
       if (random.below(4) === 0) passBy(fixture, writer, random, batch);
       if (random.below(8) === 0) done.push(corrupt(writer, random));
       const region = fixture.openRegion();
       for (let step = 0; step < 4; step++) {
         const before = performance.now();
         let most = layout.regionBytes / 32;
-        for (batch.count = region.drain(batch.native); batch.count > 0; batch.count = region.drain(batch.native)) {
+        for (
+          batch.count = region.drain(batch.native);
+          batch.count > 0;
+          batch.count = region.drain(batch.native)
+        ) {
           checkRows(batch, layout.rings.length);
           records += batch.count;
           most -= batch.count;
@@ -53,7 +60,11 @@ export function corruptionRounds(fixture: RelayFixture, rounds: number, seed: nu
         writer.ring(random.below(layout.rings.length)).write();
       }
       for (const next of [region.history, region.beyond]) {
-        for (batch.count = next.call(region, batch.native); batch.count > 0; batch.count = next.call(region, batch.native)) {
+        for (
+          batch.count = next.call(region, batch.native);
+          batch.count > 0;
+          batch.count = next.call(region, batch.native)
+        ) {
           checkRows(batch, layout.rings.length);
         }
       }
@@ -75,7 +86,8 @@ function passBy(fixture: RelayFixture, writer: RegionWriter, random: Random, bat
   batch.count = region.drain(batch.native);
   region.release();
   region.close();
-  for (let i = 40 + random.below(40); i > 0; i--) writer.ring(random.below(2)).write({ payload: new Uint8Array(random.below(9) * 32) });
+  for (let i = 40 + random.below(40); i > 0; i--)
+    writer.ring(random.below(2)).write({ payload: new Uint8Array(random.below(9) * 32) });
 }
 
 /** Whatever the guest wrote, rows point into the arena and at rings that exist. */
@@ -83,7 +95,11 @@ export function checkRows(batch: RelayBatch, rings: number): void {
   for (let row = 0; row < batch.count; row++) {
     const from = batch.payloadOffset[row] as number;
     const bytes = batch.payloadBytes[row] as number;
-    const good = from % 8 === 0 && bytes <= 1024 - 32 && from + bytes <= batch.arena.length && (batch.ring[row] as number) < rings;
+    const good =
+      from % 8 === 0 &&
+      bytes <= 1024 - 32 &&
+      from + bytes <= batch.arena.length &&
+      (batch.ring[row] as number) < rings;
     if (!good) throw new Error(`row ${row}: payload at ${from}, ${bytes} bytes, ring ${batch.ring[row]}`);
   }
 }

@@ -27,20 +27,56 @@ export class Random {
 }
 
 /** Values that break readers. */
-const positions = [0n, 1n, 4n, 8n, 64n, 4088n, 4096n, 4104n, 1n << 31n, 1n << 32n, (1n << 53n) - 1n, 1n << 63n, (1n << 64n) - 8n, (1n << 64n) - 1n];
-const lengths = [0, 1, 7, 8, 31, 32, 33, 63, 65, 1016, 1024, 1025, 4096, 0x7fff_ffff, 0x8000_0000, 0x8000_0008, 0x8000_0400, 0xffff_fff8, 0xffff_ffff];
+const positions = [
+  0n,
+  1n,
+  4n,
+  8n,
+  64n,
+  4088n,
+  4096n,
+  4104n,
+  1n << 31n,
+  1n << 32n,
+  (1n << 53n) - 1n,
+  1n << 63n,
+  (1n << 64n) - 8n,
+  (1n << 64n) - 1n,
+];
+const lengths = [
+  0, 1, 7, 8, 31, 32, 33, 63, 65, 1016, 1024, 1025, 4096, 0x7fff_ffff, 0x8000_0000, 0x8000_0008, 0x8000_0400,
+  0xffff_fff8, 0xffff_ffff,
+];
 
-export const corruptions = ['head', 'tail', 'counters', 'tag', 'length', 'sequence', 'directory', 'data', 'blocks', 'anything'] as const;
+export const corruptions = [
+  'head',
+  'tail',
+  'counters',
+  'tag',
+  'length',
+  'sequence',
+  'directory',
+  'data',
+  'blocks',
+  'anything',
+] as const;
 export type Corruption = (typeof corruptions)[number];
 
-export function corrupt(writer: RegionWriter, random: Random, what: Corruption = random.pick(corruptions)): Corruption {
+export function corrupt(
+  writer: RegionWriter,
+  random: Random,
+  what: Corruption = random.pick(corruptions),
+): Corruption {
   const { layout } = writer;
   const ring = random.pick(layout.rings);
   const near = BigInt(random.below(256)) * 8n;
   switch (what) {
     case 'head':
     case 'tail':
-      writer.poke(ring.blockOffset + ringBlock.offsets[what], word64(random.pick([...positions, near, near + 4n])));
+      writer.poke(
+        ring.blockOffset + ringBlock.offsets[what],
+        word64(random.pick([...positions, near, near + 4n])),
+      );
       break;
     case 'counters':
       writer.poke(ring.blockOffset + ringBlock.offsets.attempts, word64(random.pick(positions)));
@@ -72,7 +108,6 @@ export function corrupt(writer: RegionWriter, random: Random, what: Corruption =
   }
   return what;
 }
-
 
 /** Header, directory and control blocks as the guest lays them out. */
 export function pristineOf(writer: RegionWriter, layout: RegionLayout): Uint8Array {

@@ -1,8 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
 /**
- * A reader in a process of its own. Prints `ring:sequence` of what it was given, one a
- * line. `hold` stops inside the handler of the first batch, before anything is released, until it is killed.
+ * A reader in a process of its own. Prints `ring:sequence` of what it was given, one a line. Mode `hold` stops inside the handler of the first batch, before anything is released, until it is killed.
  */
 
 import { writeSync } from 'node:fs';

@@ -36,7 +36,9 @@ describe('a region overwritten at random', () => {
     const layout = regionLayout({ regionBytes, cpuCount: 2, ...splitRegion(regionBytes, 2) });
     const fixture = new RelayFixture(layout);
     const script = fileURLToPath(new URL('../harness/region-vandal.ts', import.meta.url));
-    const vandal = spawn(process.execPath, [script, fixture.path, String(regionBytes), String(epoch), '77'], { stdio: ['ignore', 'pipe', 'inherit'] });
+    const vandal = spawn(process.execPath, [script, fixture.path, String(regionBytes), String(epoch), '77'], {
+      stdio: ['ignore', 'pipe', 'inherit'],
+    });
     onTestFinished(() => void vandal.kill('SIGKILL'));
     await once(vandal.stdout, 'data');
 
@@ -49,7 +51,8 @@ describe('a region overwritten at random', () => {
     let longestMs = 0;
     let relay: Relay | undefined;
     const started = performance.now();
-    const enough = (): boolean => records >= 10_000 && broken >= 500 && refused >= 20 && performance.now() - started > 3_000;
+    const enough = (): boolean =>
+      records >= 10_000 && broken >= 500 && refused >= 20 && performance.now() - started > 3_000;
     while (!enough() && performance.now() - started < 60_000) {
       const before = performance.now();
       if (relay === undefined) {

@@ -50,7 +50,7 @@ function rows(payload: Uint8Array): PayloadRows {
   };
 }
 
-function valueOf(declaration: FieldDeclaration, payload: Uint8Array): FieldValue | undefined {
+function decodedValue(declaration: FieldDeclaration, payload: Uint8Array): FieldValue | undefined {
   return compileDecoder(event(payload.length, declaration)).toObject(rows(payload), 0)[declaration.name];
 }
 
@@ -78,7 +78,7 @@ describe('numbers', () => {
       : fc.bigInt({ min: 0n, max: (1n << BigInt(bits)) - 1n });
     fc.assert(
       fc.property(values, (value) => {
-        const read = valueOf(field('x', type as FieldType, 0, bits / 8), little(value, bits / 8));
+        const read = decodedValue(field('x', type as FieldType, 0, bits / 8), little(value, bits / 8));
         expect(BigInt(read as number | bigint)).toBe(value);
         // A bigint only where a number would not be exact.
         expect(typeof read).toBe(Number.isSafeInteger(Number(value)) ? 'number' : 'bigint');
@@ -95,7 +95,7 @@ describe('numbers', () => {
     ['s64', -1n, 'number'],
     ['s64', -(1n << 63n), 'bigint'],
   ] as const)('%s %s is a %s', (type, value, kind) => {
-    const read = valueOf(field('x', type, 0, 8), little(value, 8));
+    const read = decodedValue(field('x', type, 0, 8), little(value, 8));
     expect(typeof read).toBe(kind);
     expect(BigInt(read as number | bigint)).toBe(value);
   });
@@ -105,14 +105,14 @@ describe('text', () => {
   test('is what textOf makes of the same bytes', () => {
     fc.assert(
       fc.property(fc.uint8Array({ minLength: 1, maxLength: 100 }), (raw) => {
-        expect(valueOf(field('comm', 'text', 0, raw.length), raw)).toBe(textOf(raw));
+        expect(decodedValue(field('comm', 'text', 0, raw.length), raw)).toBe(textOf(raw));
       }),
     );
     fc.assert(
       fc.property(fc.string({ minLength: 0, maxLength: 16 }), (name) => {
         const raw = new Uint8Array(64);
         raw.set(Buffer.from(name).subarray(0, 64));
-        expect(valueOf(field('comm', 'text', 0, 64), raw)).toBe(textOf(raw));
+        expect(decodedValue(field('comm', 'text', 0, 64), raw)).toBe(textOf(raw));
       }),
     );
   });
@@ -125,7 +125,7 @@ describe('text', () => {
     ['größe\0', 'größe'],
   ])('%j is %j', (raw, shown) => {
     const bytes = Buffer.from(raw);
-    expect(valueOf(field('comm', 'text', 0, bytes.length), bytes)).toBe(shown);
+    expect(decodedValue(field('comm', 'text', 0, bytes.length), bytes)).toBe(shown);
   });
 });
 
@@ -150,9 +150,9 @@ describe('named values', () => {
   };
 
   test('enum: the name, or the number as text', () => {
-    expect(valueOf(field('sig', 's32', 0, 4, signals), little(9n, 4))).toBe('SIGKILL');
-    expect(valueOf(field('sig', 's32', 0, 4, signals), little(-1n, 4))).toBe('NONE');
-    expect(valueOf(field('sig', 's32', 0, 4, signals), little(-2n, 4))).toBe('-2');
+    expect(decodedValue(field('sig', 's32', 0, 4, signals), little(9n, 4))).toBe('SIGKILL');
+    expect(decodedValue(field('sig', 's32', 0, 4, signals), little(-1n, 4))).toBe('NONE');
+    expect(decodedValue(field('sig', 's32', 0, 4, signals), little(-2n, 4))).toBe('-2');
   });
 
   test.each([
@@ -163,7 +163,7 @@ describe('named values', () => {
     [(1n << 40n) | 0x80n, 'FS|FAR'],
     [1n << 63n, '0x8000000000000000'],
   ])('flags 0x%x: %s', (value, shown) => {
-    expect(valueOf(field('flags', 'u64', 0, 8, gfp), little(value, 8))).toBe(shown);
+    expect(decodedValue(field('flags', 'u64', 0, 8, gfp), little(value, 8))).toBe(shown);
   });
 
   test('the number itself stays to be had', () => {

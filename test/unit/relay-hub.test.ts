@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
+import { spawnSync } from 'node:child_process';
 import { truncateSync } from 'node:fs';
 import { setTimeout as delay } from 'node:timers/promises';
 import { Worker } from 'node:worker_threads';
@@ -51,7 +52,13 @@ describe('delivery', () => {
       fixture.writer.ring(i % 2).write();
       await vi.waitFor(() => expect(rows).toHaveLength(i + 1), { interval: 1 });
     }
-    expect(relay.statistics()).toMatchObject({ delivered: 200, lost: 0, outstanding: 0, agrees: true, rings: 2 });
+    expect(relay.statistics()).toMatchObject({
+      delivered: 200,
+      lost: 0,
+      outstanding: 0,
+      agrees: true,
+      rings: 2,
+    });
     expect(fixture.writer.rings.map((ring) => ring.needWakeup)).toEqual([false, false]);
   });
 
@@ -124,9 +131,13 @@ describe('delivery', () => {
 describe('the guest’s header', () => {
   test('has to be what was agreed', () => {
     const fixture = new RelayFixture();
-    expect(() => open(newHub(), fixture, { epoch: 1n })).toThrow(expect.objectContaining({ code: 'RELAY', message: expect.stringContaining('epoch is') }));
+    expect(() => open(newHub(), fixture, { epoch: 1n })).toThrow(
+      expect.objectContaining({ code: 'RELAY', message: expect.stringContaining('epoch is') }),
+    );
     expect(() => open(newHub(), fixture, { token: new Uint8Array(16).fill(1) })).toThrow(/token is another/);
-    expect(() => open(newHub(), fixture, { path: `${fixture.path}-missing` })).toThrow(/cannot be mapped: ENOENT/);
+    expect(() => open(newHub(), fixture, { path: `${fixture.path}-missing` })).toThrow(
+      /cannot be mapped: ENOENT/,
+    );
   });
 
   test('is compared again whenever somebody asks', () => {
@@ -238,6 +249,56 @@ describe('handlers', () => {
 });
 
 describe('the end of the process', () => {
+  test('regions and watchers that nobody closed are collected while they are polled, and process.exit() is no crash', () => {
+    const fixture = new RelayFixture();
+    const script = `
+      const { loadRelayAddon } = await import(${JSON.stringify(new URL('../../host/relay/native.ts', import.meta.url).href)});
+      const { Region, Watcher, Batch } = loadRelayAddon();
+      const options = { bytes: ${fixture.layout.regionBytes}, epoch: ${epoch}n, rings: ${JSON.stringify(fixture.layout.rings)} };
+      const open = () => new Region(${JSON.stringify(fixture.path)}, options);
+      const mapped = () => process.getBuiltinModule('node:fs').readFileSync('/proc/self/maps', 'utf8').split('/region').length - 1;
+      for (let round = 0; round < 20; round++) {
+        const watcher = new Watcher(() => {}, { quietNs: 1e10 });
+        for (let i = 0; i < 20; i++) watcher.add(open(), i);
+        for (let i = 0; i < 20; i++) new Batch(64, 65536);
+        await new Promise((resolve) => setTimeout(resolve, 2));
+        gc();
+        await new Promise((resolve) => setImmediate(resolve));
+      }
+      for (let i = 0; i < 100 && mapped() > 0; i++) {
+        gc();
+        await new Promise((resolve) => setTimeout(resolve, 5));
+      }
+      const left = mapped();
+      const watcher = new Watcher(() => {}, { quietNs: 1e10 });
+      globalThis.kept = open();
+      watcher.add(kept, 1);
+      await new Promise((resolve) => setTimeout(resolve, 5));
+      console.log(left);
+      process.exit(7);`;
+    const { status, signal, stdout } = spawnSync(process.execPath, [
+      '--expose-gc',
+      '--input-type=module',
+      '-e',
+      script,
+    ]);
+    expect({ status, signal, stdout: String(stdout) }).toEqual({ status: 7, signal: null, stdout: '0\n' });
+  });
+
+  test('what is still polled does not keep a process alive', () => {
+    const fixture = new RelayFixture();
+    const script = `
+      const { loadRelayAddon } = await import(${JSON.stringify(new URL('../../host/relay/native.ts', import.meta.url).href)});
+      const { Region, Watcher } = loadRelayAddon();
+      const options = { bytes: ${fixture.layout.regionBytes}, epoch: ${epoch}n, rings: ${JSON.stringify(fixture.layout.rings)} };
+      globalThis.watcher = new Watcher(() => {}, { quietNs: 1e10 });
+      watcher.add(globalThis.region = new Region(${JSON.stringify(fixture.path)}, options), 1);`;
+    const { status, signal } = spawnSync(process.execPath, ['--input-type=module', '-e', script], {
+      timeout: 10_000,
+    });
+    expect({ status, signal }).toEqual({ status: 0, signal: null });
+  });
+
   test('a worker thread that ends with everything open and polled harms nobody', async () => {
     const fixture = new RelayFixture();
     const source = `

@@ -37,7 +37,14 @@ describe('a reader that takes over from another', () => {
     ring.write();
     drained(second);
     const [, statistics] = statisticsOf(second, fixture.layout);
-    expect(statistics).toMatchObject({ receivedBefore: 64, received: 65, nextSequence: 141, gaps: 12, guestLost: 12, guestAttempts: 141 });
+    expect(statistics).toMatchObject({
+      receivedBefore: 64,
+      received: 65,
+      nextSequence: 141,
+      gaps: 12,
+      guestLost: 12,
+      guestAttempts: 141,
+    });
     expect(lossReport([statistics as NonNullable<typeof statistics>]).agrees).toBe(true);
   });
 
@@ -49,11 +56,19 @@ describe('a reader that takes over from another', () => {
     drained(first);
     first.release();
     first.close();
-    fixture.writer.poke(ring.layout.blockOffset + ringBlock.offsets.consumer_reserved, new Uint8Array(48).fill(0xff));
+    fixture.writer.poke(
+      ring.layout.blockOffset + ringBlock.offsets.consumer_reserved,
+      new Uint8Array(48).fill(0xff),
+    );
     ring.write();
     const second = fixture.openRegion();
     expect(drained(second)).toEqual(['other:5']);
-    expect(statisticsOf(second, fixture.layout)[other]).toMatchObject({ receivedBefore: 0, received: 1, gaps: 0, nextSequence: 6 });
+    expect(statisticsOf(second, fixture.layout)[other]).toMatchObject({
+      receivedBefore: 0,
+      received: 1,
+      gaps: 0,
+      nextSequence: 6,
+    });
   });
 
   test('a journal made up by the guest changes numbers only', () => {
@@ -117,7 +132,11 @@ describe('readers in processes of their own', () => {
     }
     expect(new Set(all).size + ring.lost).toBe(ring.attempts);
     const [, statistics] = statisticsOf(last, fixture.layout);
-    expect(lossReport([statistics as NonNullable<typeof statistics>])).toMatchObject({ delivered: new Set(all).size, outstanding: 0, agrees: true });
+    expect(lossReport([statistics as NonNullable<typeof statistics>])).toMatchObject({
+      delivered: new Set(all).size,
+      outstanding: 0,
+      agrees: true,
+    });
   }, 60_000);
 });
 
