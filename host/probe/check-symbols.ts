@@ -5,13 +5,8 @@
 import type { ProbeImage } from './declaration.ts';
 import { error, type Finding, type GuestKernel, rebuild, subject, warning } from './finding.ts';
 
-/** What guest-module exports to probes. */
-const frontendSymbols: ReadonlySet<string> = new Set([
-  'vesper_probe_register',
-  'vesper_probe_unregister',
-  'vesper_reserve',
-  'vesper_commit',
-]);
+/** Exported by the frontend, for the GPL only. Which of them it has, the guest says: the host need not know its version. */
+export const isFrontendSymbol = (name: string): boolean => /^_*vesper_/.test(name);
 
 /** include/linux/license.h */
 const gplCompatible: ReadonlySet<string> = new Set([
@@ -30,7 +25,7 @@ export function checkLicence(image: ProbeImage, guest: GuestKernel | undefined):
   if (isGplCompatible(image.license)) return [];
   const licence = image.license === '' ? 'declares no licence' : `has the licence "${image.license}"`;
   const hidden = image.symbols
-    .filter(({ name }) => frontendSymbols.has(name) || guest?.symbols?.get(name)?.gplOnly === true)
+    .filter(({ name }) => isFrontendSymbol(name) || guest?.symbols?.get(name)?.gplOnly === true)
     .map(({ name }) => name);
   if (hidden.length > 0) {
     return [
@@ -50,21 +45,7 @@ export function checkLicence(image: ProbeImage, guest: GuestKernel | undefined):
 }
 
 export function checkSymbols(image: ProbeImage, guest: GuestKernel): readonly Finding[] {
-  const findings: Finding[] = [];
-  const strange = image.symbols.filter(
-    ({ name, weak }) =>
-      !weak && name.startsWith('vesper_') && !frontendSymbols.has(name) && guest.symbols?.has(name) !== true,
-  );
-  if (strange.length > 0) {
-    findings.push(
-      error(
-        'FRONTEND_SYMBOL',
-        `${subject(image)} uses ${listed(strange.map(({ name }) => name))}, which the frontend does not offer; rebuild it with the <vesper/probe.h> of this version.`,
-      ),
-    );
-  }
-  if (guest.symbols !== undefined) findings.push(...checkKnown(image, guest, guest.symbols));
-  return findings;
+  return guest.symbols === undefined ? [] : checkKnown(image, guest, guest.symbols);
 }
 
 function checkKnown(
@@ -109,7 +90,7 @@ export function missingSymbols(image: ProbeImage, guest: GuestKernel): readonly 
   const { symbols } = guest;
   if (symbols === undefined) return [];
   return image.symbols
-    .filter(({ name, weak }) => !weak && !name.startsWith('vesper_') && !symbols.has(name))
+    .filter(({ name, weak }) => !weak && !isFrontendSymbol(name) && !symbols.has(name))
     .map(({ name }) => name);
 }
 

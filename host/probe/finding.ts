@@ -28,7 +28,6 @@ export type FindingCode =
   | 'RELEASE'
   | 'SYMBOL_VERSION'
   | 'MISSING_SYMBOL'
-  | 'FRONTEND_SYMBOL'
   | 'NAMESPACE'
   | 'LICENCE'
   | 'DEPENDS'

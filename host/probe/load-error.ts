@@ -175,8 +175,6 @@ function notFound(image: ProbeImage, guest: GuestKernel): string {
   if (!isGplCompatible(image.license)) {
     return `its licence "${image.license}" keeps symbols that are exported for the GPL only from it (ENOENT); set MODULE_LICENSE("GPL") if you may.`;
   }
-  const known = fromCheck(image, guest, ['FRONTEND_SYMBOL']);
-  if (known !== undefined) return `a symbol is missing (ENOENT). ${known}`;
   const others = image.depends.filter((name) => name !== 'vesper');
   if (others.length > 0)
     return `a symbol is missing (ENOENT); it needs ${listed(others)} to be loaded in the guest first.`;

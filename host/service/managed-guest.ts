@@ -175,7 +175,8 @@ export class ManagedGuest {
   ): Promise<readonly ProbeResult[]> {
     const session = await this.active(this.#services.config.heartbeatMs * 20);
     const { images, wanted } = this.#services;
-    const found = await Promise.all(references.map((reference) => images.find(reference, kernelOf(session))));
+    const kernel = await kernelOf(session, images);
+    const found = await Promise.all(references.map((reference) => images.find(reference, kernel)));
     const parameters = assignParameters(found, assignments);
     const results: ProbeResult[] = [];
     for (const image of found) {

@@ -114,14 +114,6 @@ describe('findings', () => {
       'needs gone_function, which',
     ],
     [
-      'a symbol the frontend lacks',
-      needs('vesper_teleport', 'vesper_probe_register'),
-      {},
-      'error',
-      'FRONTEND_SYMBOL',
-      'uses vesper_teleport',
-    ],
-    [
       'a namespace that is not imported',
       {},
       { symbols: new Map([...symbols, ['_printk', exported(crcs._printk, { namespace: 'SECRET' })]]) },
