@@ -45,6 +45,7 @@
 #include <vesper/wire.h>
 
 struct vesper_probe;
+struct vesper_ring;
 
 /* One probe point. The frontend arms and disarms it; the handler belongs to the probe. */
 struct vesper_point {
@@ -88,13 +89,19 @@ struct vesper_probe {
 	u64 __percpu *lost;
 };
 
-/* An open record between reserve and commit; lives on the stack, preemption is off meanwhile. */
+/*
+ * An open record between reserve and commit; lives on the stack, preemption is off meanwhile. No larger than five words: kernels
+ * that zero all local variables would spend more on it than on the record.
+ */
 struct vesper_write {
 	struct vesper_record *record;
-	void *ring;
-	struct vesper_probe *probe;
+	struct vesper_ring *ring;
+	u64 state;
+	u64 sequence;
 	u32 tag;
 };
+
+#include <vesper/ring.h>
 
 /*
  * Called from the probe's init and exit functions. Register arms the points: a point that cannot be armed is reported, and
@@ -109,13 +116,6 @@ void vesper_probe_unregister(struct vesper_probe *probe);
  * between. Any context, NMI included.
  */
 static __always_inline void *vesper_reserve(struct vesper_probe *probe, u16 event, u32 ring_kind, u32 bytes,
-					    struct vesper_write *write);
-void vesper_commit(struct vesper_write *write);
-
-/* The payload as it was found: for vesper_reserve(), which zeroes it where the compiler knows its size. */
-void *__vesper_reserve(struct vesper_probe *probe, u16 event, u32 ring_kind, u32 bytes, struct vesper_write *write);
-
-static __always_inline void *vesper_reserve(struct vesper_probe *probe, u16 event, u32 ring_kind, u32 bytes,
 					    struct vesper_write *write)
 {
 	void *payload = __vesper_reserve(probe, event, ring_kind, bytes, write);
@@ -123,6 +123,11 @@ static __always_inline void *vesper_reserve(struct vesper_probe *probe, u16 even
 	if (likely(payload))
 		memset(payload, 0, bytes);
 	return payload;
+}
+
+static __always_inline void vesper_commit(struct vesper_write *write)
+{
+	__vesper_commit(write);
 }
 
 /* First line of every handler: counts the hit, and says whether the probe is armed. */
