@@ -7,6 +7,7 @@ import { Command, CommanderError, Option } from 'commander';
 import { attachCommand } from './cli/attach.ts';
 import { buildCommand } from './cli/build.ts';
 import { checkCommand } from './cli/check.ts';
+import { completeNamesCommand, completionCommand } from './cli/completion.ts';
 import { demoCommand } from './cli/demo.ts';
 import { detachCommand } from './cli/detach.ts';
 import { doctorCommand } from './cli/doctor.ts';
@@ -43,9 +44,11 @@ function program(): Command {
     demoCommand,
     buildCommand,
     doctorCommand,
+    completionCommand,
   ]) {
     vesper.addCommand(command().exitOverride().copyInheritedSettings(vesper));
   }
+  vesper.addCommand(completeNamesCommand(), { hidden: true });
   return vesper;
 }
 

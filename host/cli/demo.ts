@@ -154,6 +154,7 @@ async function perform(
     for (const result of results) {
       if (!result.ok) throw new VesperError('REFUSED', result.message);
       detail(`${result.message}, ${result.took_ms.toFixed(0)} ms`);
+      for (const warning of result.warnings) detail(warning);
     }
   });
   await report.step('one process dies by SIGSEGV', async () => {

@@ -241,7 +241,7 @@ export class GuestSession {
       const { payload, tail } = await this.#link.request('self_test', { slot: probe.slot }, 'self_tested', {
         timeLimitMs: unloadTimeLimitMs,
       });
-      return { error: errnoName(payload.error), points: pointStates(tail) };
+      return { error: payload.error === 0 ? '' : errnoName(payload.error), points: pointStates(tail) };
     });
   }
 
