@@ -28,6 +28,7 @@ static int channel_error;
 /* Only the thread uses these. */
 static bool host_present;
 static bool resync_due;
+static bool complained;
 static unsigned long stalled_since;
 static bool stalled;
 static int open_error;
@@ -50,6 +51,7 @@ static void channel_reset(void)
 	vesper_parser_reset(&vesper_parser);
 	vesper_push_reset();
 	resync_due = false;
+	complained = false;
 	stalled = false;
 }
 
@@ -66,7 +68,8 @@ static void channel_open(void)
 {
 	int err = vesper_port_open();
 
-	if (err && err != open_error && err != -ENODEV)
+	/* -ENXIO: it is just going away. */
+	if (err && err != open_error && err != -ENODEV && err != -ENXIO)
 		pr_warn("the port %s cannot be opened (%d)%s\n", VESPER_PORT_NAME, err,
 			err == -EMFILE ? ": another program holds it" : "");
 	open_error = err;
@@ -80,10 +83,12 @@ static void channel_dispatch(void)
 	enum vesper_parsed parsed;
 
 	while ((parsed = vesper_parse(&vesper_parser, &message)) != VESPER_PARSED_NOTHING) {
+		/* One complaint says enough of a run of garbage. */
 		if (parsed == VESPER_PARSED_FRAME)
 			vesper_session_handle(&message);
-		else
+		else if (!complained)
 			vesper_session_bad_frame(&message);
+		complained = parsed == VESPER_PARSED_BAD;
 		cond_resched();
 	}
 	vesper_parser_compact(&vesper_parser);

@@ -80,7 +80,8 @@ void vesper_transmit(u32 to, u16 type, u32 request_id, const void *payload, u32 
 	if (queue_bytes - end < needed)
 		queue_compact();
 	if (queue_bytes - end < needed) {
-		pr_warn_ratelimited("the host does not read: its session ends\n");
+		if (session)
+			pr_warn_ratelimited("the host does not read: its session ends\n");
 		WRITE_ONCE(session, 0);
 		goto out;
 	}
