@@ -15,7 +15,7 @@ export interface Outcome {
   readonly faults: Readonly<Record<string, number>>;
   /** Rounds in which header or directory were found changed. */
   readonly tampered: number;
-  /** Longest drain, in milliseconds. */
+  /** Longest drain, in milliseconds of processor time: the machine may have other work. */
   readonly longestMs: number;
 }
 
@@ -33,15 +33,15 @@ export function corruptionRounds(fixture: RelayFixture, rounds: number, seed: nu
     const writer = new RegionWriter(path, layout, epoch, { resume: true });
     const done: Corruption[] = [];
     try {
-      for (let i = random.below(80); i > 0; i--)
+      for (let i = random.below(48); i > 0; i--)
         writer
           .ring(random.below(layout.rings.length))
           .write({ payload: new Uint8Array(random.below(4) * 32) });
       if (random.below(4) === 0) passBy(fixture, writer, random, batch);
-      if (random.below(8) === 0) done.push(corrupt(writer, random));
+      if (random.below(2) === 0) done.push(corrupt(writer, random));
       const region = fixture.openRegion();
       for (let step = 0; step < 4; step++) {
-        const before = performance.now();
+        const before = threadMs();
         let most = layout.regionBytes / 32;
         for (
           batch.count = region.drain(batch.native);
@@ -54,7 +54,7 @@ export function corruptionRounds(fixture: RelayFixture, rounds: number, seed: nu
           if (most < 0) throw new Error('more records than the region can hold');
           region.release();
         }
-        longestMs = Math.max(longestMs, performance.now() - before);
+        longestMs = Math.max(longestMs, threadMs() - before);
         done.push(corrupt(writer, random));
         region.armWakeups();
         writer.ring(random.below(layout.rings.length)).write();
@@ -88,6 +88,12 @@ function passBy(fixture: RelayFixture, writer: RegionWriter, random: Random, bat
   region.close();
   for (let i = 40 + random.below(40); i > 0; i--)
     writer.ring(random.below(2)).write({ payload: new Uint8Array(random.below(9) * 32) });
+}
+
+/** Processor time of this thread so far, in milliseconds. */
+export function threadMs(): number {
+  const { user, system } = process.threadCpuUsage();
+  return (user + system) / 1e3;
 }
 
 /** Whatever the guest wrote, rows point into the arena and at rings that exist. */

@@ -2,9 +2,9 @@
 
 /** A guest that writes nonsense into its region, in every place a reader looks at. */
 
-import type { RegionLayout, RingLayout } from '../../host/relay/layout.ts';
+import type { RegionLayout } from '../../host/relay/layout.ts';
 import { recordHeader, ringBlock } from '../../host/wire/region.ts';
-import type { RegionWriter } from './region-writer.ts';
+import type { RegionWriter, RingWriter } from './region-writer.ts';
 
 /** Deterministic, so that a failing round can be run again: xorshift32. */
 export class Random {
@@ -44,8 +44,8 @@ const positions = [
   (1n << 64n) - 1n,
 ];
 const lengths = [
-  0, 1, 7, 8, 31, 32, 33, 63, 65, 1016, 1024, 1025, 4096, 0x7fff_ffff, 0x8000_0000, 0x8000_0008, 0x8000_0400,
-  0xffff_fff8, 0xffff_ffff,
+  0, 1, 7, 8, 31, 32, 33, 63, 65, 200, 400, 600, 800, 1000, 1016, 1024, 1025, 4096, 0x7fff_ffff, 0x8000_0000,
+  0x8000_0008, 0x8000_0400, 0xffff_fff8, 0xffff_ffff,
 ];
 
 export const corruptions = [
@@ -68,7 +68,8 @@ export function corrupt(
   what: Corruption = random.pick(corruptions),
 ): Corruption {
   const { layout } = writer;
-  const ring = random.pick(layout.rings);
+  const written = random.pick(writer.rings);
+  const ring = written.layout;
   const near = BigInt(random.below(256)) * 8n;
   switch (what) {
     case 'head':
@@ -84,13 +85,13 @@ export function corrupt(
       writer.poke(ring.blockOffset + ringBlock.offsets.consumer_reserved, word64(random.pick(positions)));
       break;
     case 'tag':
-      writer.poke(recordAt(ring, random), word32(random.next()));
+      writer.poke(recordAt(written, random), word32(random.next()));
       break;
     case 'length':
-      writer.poke(recordAt(ring, random) + recordHeader.offsets.length, word32(random.pick(lengths)));
+      writer.poke(recordAt(written, random) + recordHeader.offsets.length, word32(random.pick(lengths)));
       break;
     case 'sequence':
-      writer.poke(recordAt(ring, random) + recordHeader.offsets.sequence, word64(random.pick(positions)));
+      writer.poke(recordAt(written, random) + recordHeader.offsets.sequence, word64(random.pick(positions)));
       break;
     case 'directory':
       // Of the header page only the beginning says something.
@@ -114,11 +115,10 @@ export function pristineOf(writer: RegionWriter, layout: RegionLayout): Uint8Arr
   return writer.peek(0, layout.rings[0]?.dataOffset ?? layout.headerBytes);
 }
 
-/** Often near the end of the ring, where there are more ways to be wrong. */
-function recordAt(ring: RingLayout, random: Random): number {
-  const records = ring.dataBytes / 64;
-  const at = random.below(3) === 0 ? records - 1 - random.below(16) : random.below(records);
-  return ring.dataOffset + at * 64;
+/** Where in the file a record begins, of those that are still there. */
+function recordAt(ring: RingWriter, random: Random): number {
+  const newest = ring.written.filter((position) => position >= ring.head - ring.layout.dataBytes);
+  return ring.at(newest.length === 0 ? ring.head : random.pick(newest));
 }
 
 function word32(value: number): Uint8Array {

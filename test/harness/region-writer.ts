@@ -125,6 +125,8 @@ export class RingWriter {
   #nesting = 0;
   attempts: number;
   lost: number;
+  /** Positions of the records written by this writer. */
+  readonly written: number[] = [];
 
   constructor(region: RegionWriter, layout: RingLayout) {
     this.#region = region;
@@ -187,6 +189,7 @@ export class RingWriter {
     const position = this.#reserved;
     this.#reserved += align(length);
     this.#nesting++;
+    this.written.push(position);
     const raw = new Uint8Array(align(length));
     raw.set(
       encode(recordHeader, {

@@ -9,6 +9,7 @@ import { type HubOptions, RelayHub } from '../../host/relay/hub.ts';
 import type { RingStatistics } from '../../host/relay/loss.ts';
 import type { Relay, RelayBatch, RelayOptions } from '../../host/relay/relay.ts';
 import { regionHeader } from '../../host/wire/region.ts';
+import { threadMs } from '../harness/corruption-rounds.ts';
 import { critical, epoch, other, RelayFixture, rowsOf } from '../harness/relay-fixture.ts';
 
 function newHub(options: HubOptions = {}): RelayHub {
@@ -335,13 +336,13 @@ function contextSwitches(): number {
   return sum;
 }
 
-/** Longest time between two turns of the event loop during `work`, in milliseconds. */
+/** Most processor time between two turns of the event loop during `work`, in milliseconds. */
 async function longestStall(work: () => Promise<void>): Promise<number> {
   let longest = 0;
-  let last = performance.now();
+  let last = threadMs();
   let running = true;
   const tick = (): void => {
-    const now = performance.now();
+    const now = threadMs();
     longest = Math.max(longest, now - last);
     last = now;
     if (running) setImmediate(tick);
