@@ -80,6 +80,7 @@ export class GuestSession {
   #relay: RelayReader | undefined;
   #heartbeat: NodeJS.Timeout | undefined;
   #missed = 0;
+  #tampered: string | undefined;
   #ended = false;
   /** Pushes and unloads happen one after the other. */
   #turn: Promise<unknown> = Promise.resolve();
@@ -150,6 +151,11 @@ export class GuestSession {
   get statistics(): RelayStatistics {
     if (this.#relay === undefined) throw new Error('the relay is opened before a session is handed out');
     return this.#relay.statistics();
+  }
+
+  /** What the guest overwrote in the header or directory of its region; undefined: nothing. */
+  get tampered(): string | undefined {
+    return this.#tampered;
   }
 
   /** Records of a probe or event that this service has no declaration of. */
@@ -347,6 +353,7 @@ export class GuestSession {
     followWallClock();
     // A doorbell may have got lost with a channel that was cut in the middle of it.
     this.#relay?.wake();
+    this.#verify();
     try {
       await this.#ping(this.#options.heartbeatMs);
       if (this.#missed >= silentAfter) this.#options.events.health(false);
@@ -356,6 +363,16 @@ export class GuestSession {
       this.#missed += 1;
       if (this.#missed === silentAfter) this.#fallSilent(messageOf(thrown));
     }
+  }
+
+  /** The guest may write into header and directory too; nothing is read by them, but that it does so is worth knowing. */
+  #verify(): void {
+    const [difference] = this.#relay?.verify() ?? [];
+    if (difference === undefined || this.#tampered !== undefined) return;
+    this.#tampered = difference;
+    const { guest } = this.incarnation;
+    this.#options.log.error({ guest }, `${guest}: the header of the region was overwritten: ${difference}`);
+    this.#options.events.quarantined();
   }
 
   #fallSilent(why: string): void {

@@ -342,8 +342,11 @@ export class ManagedGuest {
     }
     const broken = this.#session.statistics.quarantined;
     const [failed] = this.#failures;
+    const { tampered } = this.#session;
     if (broken > 0)
       this.#become('degraded', `${broken} rings are quarantined: what the guest wrote there is broken`);
+    else if (tampered !== undefined)
+      this.#become('degraded', `the guest overwrote the header of its region: ${tampered}`);
     else if (failed !== undefined) this.#become('degraded', failed[1]);
     else if (this.machine.state === 'paused') this.#become('degraded', 'the machine is paused');
     else this.#become('active', this.#session.resumed ? 'resumed' : 'activated');

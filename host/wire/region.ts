@@ -90,7 +90,7 @@ export const ringBlock = struct(
     tail: u64('bytes read; written with release ordering, paired with the acquire of the writer'),
     need_wakeup: u32('1: the host sleeps; the guest clears it and sends one doorbell'),
     consumer_pad: u32('zero'),
-    consumer_reserved: bytes(112, 'zero'),
+    consumer_reserved: bytes(112, "the host's own: how far its readers got; zero at activation"),
   },
 );
 

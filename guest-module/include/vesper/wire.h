@@ -590,7 +590,7 @@ struct vesper_ring_block {
 	__le64 tail;	/* bytes read; written with release ordering, paired with the acquire of the writer */
 	__le32 need_wakeup;	/* 1: the host sleeps; the guest clears it and sends one doorbell */
 	__le32 consumer_pad;	/* zero */
-	__u8 consumer_reserved[112];	/* zero */
+	__u8 consumer_reserved[112];	/* the host's own: how far its readers got; zero at activation */
 };
 static_assert(sizeof(struct vesper_ring_block) == 256);
 static_assert(offsetof(struct vesper_ring_block, head) == 0);
