@@ -89,16 +89,12 @@ static unsigned long user_address(enum vesper_space_part part)
 static int module_load(u32 bytes)
 {
 	struct pt_regs regs = {};
-	unsigned int flags;
 	long err;
 
 	call_arguments(&regs, user_address(VESPER_SPACE_IMAGE), bytes, user_address(VESPER_SPACE_ARGS));
-	/* init_module allocates: a guest out of memory has reserves for exactly such a thread. */
-	flags = memalloc_noreclaim_save();
 	vesper_space_enter();
 	err = static_call(vesper_init_module)(&regs);
 	vesper_space_leave();
-	memalloc_noreclaim_restore(flags);
 	return err;
 }
 
@@ -221,20 +217,32 @@ static void loader_deactivate(const struct vesper_job *job)
 
 static void loader_do(const struct vesper_job *job)
 {
+	unsigned int flags;
+
+	/* The probe's own code: it may have to wait for memory as anyone else, to see what happens. */
+	if (job->type == VESPER_MSG_SELF_TEST)
+		return loader_self_test(job);
+
+	/* Loading, arming and even disarming allocate: a guest out of memory keeps reserves for exactly such a thread. */
+	flags = memalloc_noreclaim_save();
 	switch (job->type) {
 	case VESPER_MSG_PUSH_COMMIT:
-		return loader_load(job);
+		loader_load(job);
+		break;
 	case VESPER_MSG_ARM:
-		return loader_arm(job);
-	case VESPER_MSG_SELF_TEST:
-		return loader_self_test(job);
+		loader_arm(job);
+		break;
 	case VESPER_MSG_UNLOAD:
-		return loader_unload(job);
+		loader_unload(job);
+		break;
 	case VESPER_MSG_ACTIVATE:
-		return loader_activate(job);
+		loader_activate(job);
+		break;
 	case VESPER_MSG_DEACTIVATE:
-		return loader_deactivate(job);
+		loader_deactivate(job);
+		break;
 	}
+	memalloc_noreclaim_restore(flags);
 }
 
 static int loader_run(void *unused)

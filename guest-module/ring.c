@@ -113,7 +113,10 @@ struct vesper_reserved vesper_ring_reserve(struct vesper_probe *probe, u16 event
 	u32 needed, padding, at;
 	u64 before, after;
 
-	if (!data || !READ_ONCE(probe->armed))
+	/* What a disarmed probe would still say is not wanted, so it is not lost. */
+	if (!READ_ONCE(probe->armed))
+		goto out;
+	if (!data)
 		goto drop;
 	if (bytes > VESPER_RECORD_MAX - sizeof(struct vesper_record))
 		goto lose;
@@ -150,6 +153,7 @@ lose:
 	ring_lose(ring, kind);
 drop:
 	this_cpu_inc(*probe->lost);
+out:
 	preempt_enable_notrace();
 	return reserved;
 }

@@ -111,8 +111,8 @@ int vesper_probe_register(struct vesper_probe *probe);
 void vesper_probe_unregister(struct vesper_probe *probe);
 
 /*
- * Reserve a record with `bytes` of payload in the ring of this CPU: its payload, zeroed, or NULL where it has to be dropped (ring
- * full, no relay, probe disarmed), which is counted. After a non-NULL return vesper_commit() must follow, with no sleep in
+ * Reserve a record with `bytes` of payload in the ring of this CPU: its payload, zeroed, or NULL where it is lost (ring full, no
+ * relay), which is counted, or not wanted (probe disarmed). After a non-NULL return vesper_commit() must follow, with no sleep in
  * between. Any context, NMI included.
  */
 static __always_inline void *vesper_reserve(struct vesper_probe *probe, u16 event, u32 ring_kind, u32 bytes,
