@@ -3,7 +3,6 @@
 /** The CLI's side of the API. */
 
 import { type IncomingMessage, request } from 'node:http';
-import { createInterface } from 'node:readline';
 import { type ErrorCode, errorCodes, VesperError } from '../error.ts';
 import type { GuestView, ProbeResult } from './view.ts';
 
@@ -48,9 +47,14 @@ export class ApiClient {
   ): AsyncGenerator<Record<string, unknown>> {
     const response = await this.#send('GET', `/v1/events?${new URLSearchParams(query)}`, undefined, signal);
     if (response.statusCode !== 200) throw await failureOf(response);
+    // An abort reaches the response, too, when nobody reads it any more.
+    response.on('error', () => {}).setEncoding('utf8');
+    let half = '';
     try {
-      for await (const line of createInterface({ input: response, crlfDelay: Number.POSITIVE_INFINITY })) {
-        yield JSON.parse(line) as Record<string, unknown>;
+      for await (const chunk of response as AsyncIterable<string>) {
+        const lines = (half + chunk).split('\n');
+        half = lines.pop() ?? '';
+        for (const line of lines) yield JSON.parse(line) as Record<string, unknown>;
       }
     } catch (thrown) {
       if (signal?.aborted !== true) {
@@ -58,6 +62,8 @@ export class ApiClient {
           cause: thrown,
         });
       }
+    } finally {
+      response.destroy();
     }
   }
 

@@ -45,18 +45,6 @@ export class EventMatcher {
       if (this.#conditions.every((holds) => holds(found))) yield found;
     }
   }
-
-  /** The same question for an event that is an object already. */
-  accepts(found: VesperEvent): boolean {
-    const { guest, probe, event } = this.#filter;
-    return (
-      (guest === undefined || guest === found.guest || guest === found.uuid) &&
-      (probe === undefined || probe === found.probe) &&
-      (event === undefined || event === found.event) &&
-      severityNames.indexOf(found.severity) >= this.#rank &&
-      this.#conditions.every((holds) => holds(found))
-    );
-  }
 }
 
 function rankOf(minSeverity: string | undefined): number {

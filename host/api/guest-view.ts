@@ -39,7 +39,7 @@ function probeViews(guest: ManagedGuest): readonly ProbeView[] {
   return [...names].sort().map((name) =>
     probeView(
       name,
-      loaded.find((probe) => probe.name === name),
+      loaded.find((probe) => probe.name === name && probe.loading === undefined),
       guest.wanted.find((probe) => probe.name === name),
       guest.failures.get(name),
     ),

@@ -113,7 +113,7 @@ export class ApiServer {
       await service.guest(params.guest).close({ release: true });
       return {};
     });
-    this.#app.get('/v1/events', (request, reply) => {
+    this.#app.get('/v1/events', async (request, reply) => {
       const { since, follow, min_severity, ...query } = eventQuery.parse(request.query);
       if (query.guest !== undefined) service.guest(query.guest);
       const matcher = new EventMatcher({ ...query, minSeverity: min_severity });
@@ -122,14 +122,9 @@ export class ApiServer {
       out.writeHead(200, { 'content-type': 'application/x-ndjson' });
       out.flushHeaders();
       const stream = new EventStream(out, matcher);
-      if (since !== undefined) {
-        for (const event of service.recent.since(since)) if (matcher.accepts(event)) stream.write(event);
-      }
-      if (follow === '0') {
-        out.end();
-        return;
-      }
-      out.on('close', service.bus.add(stream));
+      if (since !== undefined) await stream.replay(service.recent, since);
+      if (follow === '0') out.end();
+      else if (!out.destroyed) out.on('close', service.bus.add(stream));
     });
   }
 }

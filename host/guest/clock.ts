@@ -3,7 +3,8 @@
 /**
  * Aligns the guest's CLOCK_BOOTTIME with the host's CLOCK_MONOTONIC by ping and pong, as NTP does (RFC 5905, section 8): the
  * offset lies within half of the round trip of the estimate. The sample with the smallest bound is kept; its bound grows
- * with age by the largest drift that is assumed, so that an old good sample yields to a new one in time.
+ * with age by the largest drift that is assumed, so that an old good sample yields to a new one in time. A sample that cannot be
+ * true together with the kept one shows that the guest's clock stepped: its machine was paused, saved or migrated.
  */
 
 export interface ClockSample {
@@ -46,9 +47,11 @@ export class ClockAlignment {
     if (inGuest < 0 || inGuest > roundTrip) return false;
     const bound = (roundTrip - inGuest) / 2;
     const now = Number(sample.receivedNs);
-    if (bound <= this.boundNs(now)) {
-      this.#offsetNs =
-        Number(sample.sentNs - sample.guestReceivedNs + (sample.receivedNs - sample.guestSentNs)) / 2;
+    const offset =
+      Number(sample.sentNs - sample.guestReceivedNs + (sample.receivedNs - sample.guestSentNs)) / 2;
+    const stepped = Math.abs(offset - this.#offsetNs) > bound + this.boundNs(now);
+    if (stepped || bound <= this.boundNs(now)) {
+      this.#offsetNs = offset;
       this.#boundNs = bound;
       this.#atNs = now;
     }

@@ -22,6 +22,8 @@ export interface LoadedProbe {
   readonly sha256: string;
   /** Undefined where this service never saw the image. */
   readonly image: ProbeImage | undefined;
+  /** The push is under way: what it writes can be decoded already. */
+  readonly loading?: true;
   readonly registered: boolean;
   readonly armedPoints: number;
   /** Known only of probes this service loaded or tested itself. */

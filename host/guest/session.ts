@@ -28,8 +28,9 @@ const firstPings = 5;
 const helloPingLimitMs = 5_000;
 const unloadTimeLimitMs = 30_000;
 
-/** How the reason of a session begins that ended with its channel. */
+/** How the reason of a session begins that ended with its channel, or with the guest's kernel. */
 export const channelClosed = 'the channel closed';
+export const kernelPanic = 'kernel panic';
 
 /** What is remembered of a session, so that a later service knows what is loaded in the guest. */
 export interface Remembered {
@@ -64,6 +65,8 @@ export interface SessionOptions {
   readonly remembered: Remembered | undefined;
   readonly log: Logger;
   readonly events: SessionEvents;
+  /** Gives up the opening of a session. */
+  readonly signal: AbortSignal;
 }
 
 export class GuestSession {
@@ -105,6 +108,10 @@ export class GuestSession {
   static async open(options: SessionOptions): Promise<GuestSession> {
     const { machine, log } = options;
     const channel = await machine.openChannel();
+    if (options.signal.aborted) {
+      channel.close();
+      throw new VesperError('SESSION_ENDED', `${machine.name}: the service stops`);
+    }
     const notices = new RegionNotices(machine.name);
     let session: GuestSession | undefined;
     const link = new ControlLink(channel, machine.name, {
@@ -117,6 +124,8 @@ export class GuestSession {
         session?.end(`${channelClosed}: ${reason}`);
       },
     });
+    const abandon = () => link.close();
+    options.signal.addEventListener('abort', abandon, { once: true });
     try {
       const hello = await greet(link, machine.name);
       const established = await establish({
@@ -135,6 +144,8 @@ export class GuestSession {
     } catch (thrown) {
       link.close();
       throw thrown;
+    } finally {
+      options.signal.removeEventListener('abort', abandon);
     }
     log.info(
       { guest: machine.name, boot_id: session.incarnation.bootId, resumed: session.resumed },
@@ -184,6 +195,7 @@ export class GuestSession {
         name: image.name,
         sha256: image.sha256,
         image,
+        loading: true,
         registered: false,
         armedPoints: 0,
         points: [],
@@ -281,7 +293,8 @@ export class GuestSession {
     this.#ended = true;
     clearInterval(this.#heartbeat);
     this.#relay?.drainToEnd();
-    const why = this.#batch.panicMessage === undefined ? reason : `kernel panic: ${this.#batch.panicMessage}`;
+    const { panicMessage } = this.#batch;
+    const why = panicMessage === undefined ? reason : `${kernelPanic}: ${panicMessage}`;
     this.#relay?.close();
     this.#link.close();
     this.#options.events.ended(why);
@@ -318,6 +331,11 @@ export class GuestSession {
     this.#heartbeat = setInterval(() => void this.#beat(), heartbeatMs);
   }
 
+  /** Ask the frontend anew what is loaded: a push of a service that died may have come to its end. */
+  refreshProbes(): Promise<void> {
+    return this.#inTurn(() => this.#recover());
+  }
+
   /** What is loaded already: after a restart of the service, or by one that died in the middle of a push. */
   async #recover(): Promise<void> {
     const { tail } = await this.status();
@@ -325,6 +343,7 @@ export class GuestSession {
     const known = remembered?.bootId === this.incarnation.bootId ? remembered.probes : [];
     for (const probe of tail) {
       const sha256 = hexOf(probe.sha256);
+      if (this.probes.slots[probe.slot]?.probe.sha256 === sha256) continue;
       this.probes.set({
         slot: probe.slot,
         name: probe.name,
@@ -349,11 +368,18 @@ export class GuestSession {
     });
   }
 
+  /** The machine ran on after a pause: its clock stood still meanwhile. */
+  async machineResumed(): Promise<void> {
+    await this.#beat();
+  }
+
   async #beat(): Promise<void> {
     followWallClock();
     // A doorbell may have got lost with a channel that was cut in the middle of it.
     this.#relay?.wake();
     this.#verify();
+    // Nobody there to answer, and what nobody reads would fill the channel.
+    if (this.#options.machine.state === 'paused') return;
     try {
       await this.#ping(this.#options.heartbeatMs);
       if (this.#missed >= silentAfter) this.#options.events.health(false);
@@ -380,7 +406,7 @@ export class GuestSession {
     this.drain();
     const { guest } = this.incarnation;
     if (this.#batch.panicMessage !== undefined) {
-      this.end('kernel panic');
+      this.end(kernelPanic);
       return;
     }
     this.#options.log.warn({ guest }, `${guest}: ${silentAfter} heartbeats without an answer: ${why}`);

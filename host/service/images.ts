@@ -25,20 +25,19 @@ export class ProbeImages {
 
   /** By name, the build that fits the guest's kernel; or by the absolute path of a .ko file. Throws NOT_FOUND, REFUSED, HOST, BAD_IMAGE. */
   async find(reference: string, guest: GuestKernel): Promise<ProbeImage> {
-    return reference.includes('/')
-      ? readImage(reference)
-      : (await this.catalogue.imageFor(reference, guest)).image;
+    return isFile(reference) ? readImage(reference) : (await this.catalogue.imageFor(reference, guest)).image;
   }
 
   /**
-   * The image of a wanted probe: as the catalogue has it for the guest's kernel, which may have changed since; else as it was pushed
-   * before. Throws NOT_FOUND or REFUSED.
+   * The image of a wanted probe: the file that was attached, or what the catalogue has for the guest's kernel, which may have changed
+   * since; else what was pushed before. Throws NOT_FOUND or REFUSED.
    */
   async wanted(probe: WantedProbe, guest: GuestKernel): Promise<ProbeImage> {
+    const kept = probe.sha256 === undefined ? undefined : this.bySha256(probe.sha256);
+    if (probe.pinned === true && kept !== undefined) return kept;
     try {
       return await this.find(probe.name, guest);
     } catch (thrown) {
-      const kept = probe.sha256 === undefined ? undefined : this.bySha256(probe.sha256);
       if (kept !== undefined && thrown instanceof VesperError && thrown.code === 'NOT_FOUND') return kept;
       throw thrown;
     }
@@ -63,3 +62,6 @@ export class ProbeImages {
     this.#store.save(image);
   }
 }
+
+/** A path, not a name of the catalogue. */
+export const isFile = (reference: string): boolean => reference.includes('/');

@@ -8,17 +8,15 @@
 import type { GuestState, ProbeResult } from '../api/view.ts';
 import { messageOf, VesperError } from '../error.ts';
 import type { EventBatch } from '../guest/event-batch.ts';
-import { channelClosed, GuestSession, type Remembered } from '../guest/session.ts';
+import { channelClosed, GuestSession, kernelPanic, type Remembered } from '../guest/session.ts';
 import type { Logger } from '../log.ts';
-import { type ProbeImage, probeName } from '../probe/declaration.ts';
-import { assignParameters } from '../probe/parameters.ts';
 import type { LifecycleEvent, Machine } from '../provider/provider.ts';
 import type { RelayFactory } from '../relay/relay.ts';
 import type { AuditLog } from './audit.ts';
 import { Backoff } from './backoff.ts';
 import type { ServiceConfig } from './config.ts';
+import { GuestProbes } from './guest-probes.ts';
 import type { ProbeImages } from './images.ts';
-import { attachProbe, detachProbe, kernelOf } from './probe-actions.ts';
 import type { SessionMemory } from './session-memory.ts';
 import type { WantedProbe, WantedState } from './wanted.ts';
 
@@ -60,8 +58,8 @@ export class ManagedGuest {
   readonly #services: GuestServices;
   readonly #backoff = new Backoff({ firstMs: 250, mostMs: 15_000 });
   readonly #past: PastSession[] = [];
-  /** Why a wanted probe is not loaded, by name. */
-  readonly #failures = new Map<string, string>();
+  readonly #probes: GuestProbes;
+  readonly #closing = new AbortController();
   #state: GuestState;
   #reason: string;
   #session: GuestSession | undefined;
@@ -69,13 +67,15 @@ export class ManagedGuest {
   #retry: NodeJS.Timeout | undefined;
   /** What a machine that stopped left behind is being removed. */
   #cleaning: Promise<void> | undefined;
-  #closed = false;
   #silent = false;
+  /** How the guest's kernel ended, until it boots again. */
+  #died: string | undefined;
   readonly #watchers = new Set<() => void>();
 
   constructor(machine: Machine, services: GuestServices) {
     this.machine = machine;
     this.#services = services;
+    this.#probes = new GuestProbes(machine, services, () => this.#assess());
     this.#state = machine.state === 'stopped' ? 'stopped' : 'running';
     this.#reason = machine.state === 'running' ? 'found' : machine.state;
   }
@@ -98,11 +98,11 @@ export class ManagedGuest {
   }
 
   get failures(): ReadonlyMap<string, string> {
-    return this.#failures;
+    return this.#probes.failures;
   }
 
   get wanted(): readonly WantedProbe[] {
-    return this.#services.wanted.of(this.machine.uuid);
+    return this.#probes.wanted;
   }
 
   /** Called after each change of state; returns what takes the watcher off. */
@@ -118,29 +118,31 @@ export class ManagedGuest {
     clearTimeout(this.#retry);
     this.#connecting = this.#open().finally(() => {
       this.#connecting = undefined;
+      if (this.#session === undefined) this.#scheduleRetry();
     });
   }
 
   lifecycle(event: LifecycleEvent): void {
     switch (event.kind) {
       case 'started':
+        this.#begin('started');
+        break;
       case 'resumed':
-        this.#backoff.reset();
-        if (this.#session === undefined) this.#become('running', event.kind);
-        this.connect();
+        if (this.#session === undefined) this.#begin('resumed');
+        else void this.#session.machineResumed();
+        this.#assess();
         break;
       case 'paused':
         this.#become(this.#session === undefined ? 'running' : 'degraded', 'the machine is paused');
         break;
       case 'rebooted':
-        this.#backoff.reset();
         this.#endSession('the guest rebooted');
-        this.#become('running', 'the guest rebooted');
-        this.connect();
+        this.#begin('the guest rebooted');
         break;
       case 'panicked':
-        this.#endSession('the guest kernel panicked');
-        this.#become('lost', 'the guest kernel panicked');
+        this.#endSession(kernelPanic);
+        this.#died ??= kernelPanic;
+        this.#become('lost', this.#died);
         break;
       case 'stopped':
         this.#endSession(event.reason);
@@ -156,6 +158,7 @@ export class ManagedGuest {
 
   /** Wait until a session is active; throws with the reason where none comes about in time. */
   async active(timeLimitMs: number): Promise<GuestSession> {
+    this.#refusePaused();
     this.connect();
     if (this.#session === undefined) await this.#settled(timeLimitMs);
     if (this.#session !== undefined) return this.#session;
@@ -164,50 +167,20 @@ export class ManagedGuest {
     });
   }
 
-  /**
-   * Make probes wanted and load them, one after the other. `references` are names of the catalogue or absolute paths. What the check
-   * or the guest's kernel refuses does not stay wanted. Throws USAGE or NOT_FOUND before anything was loaded.
-   */
+  /** As GuestProbes.attach; waits for a session first. */
   async attach(
     references: readonly string[],
     assignments: readonly string[],
     options: AttachOptions,
   ): Promise<readonly ProbeResult[]> {
     const session = await this.active(this.#services.config.heartbeatMs * 20);
-    const { images, wanted } = this.#services;
-    const kernel = await kernelOf(session, images);
-    const found = await Promise.all(references.map((reference) => images.find(reference, kernel)));
-    const parameters = assignParameters(found, assignments);
-    const results: ProbeResult[] = [];
-    for (const image of found) {
-      const probe = {
-        name: image.name,
-        sha256: image.sha256,
-        parameters: { ...parameters.get(probeName(image)) },
-      };
-      const before = wanted.of(this.machine.uuid).find(({ name }) => name === probe.name);
-      // Wanted first: a service that dies in the middle of the push leaves it to its successor.
-      if (before === undefined) wanted.add(this.machine.uuid, probe);
-      const result = await this.#load(session, image, probe, options);
-      if (!result.ok && before === undefined) wanted.remove(this.machine.uuid, probe.name);
-      results.push(result);
-    }
-    this.#assess();
-    return results;
+    return this.#probes.attach(session, references, assignments, options);
   }
 
   /** Make a probe unwanted and unload it where it is loaded. */
   async detach(name: string, by: string): Promise<ProbeResult> {
-    this.#failures.delete(name);
-    const result = await detachProbe({
-      guest: this.machine,
-      session: this.#session,
-      name,
-      by,
-      services: this.#services,
-    });
-    this.#assess();
-    return result;
+    this.#refusePaused();
+    return this.#probes.detach(name, by);
   }
 
   /**
@@ -215,7 +188,8 @@ export class ManagedGuest {
    * everything that was plugged is unplugged.
    */
   async close(options: { readonly release: boolean }): Promise<void> {
-    this.#closed = true;
+    if (!options.release) this.#session?.end('the service stops');
+    this.#closing.abort();
     clearTimeout(this.#retry);
     await this.#connecting?.catch(() => undefined);
     if (options.release) {
@@ -224,8 +198,6 @@ export class ManagedGuest {
       );
       this.#session?.end('released');
       await this.machine.release();
-    } else {
-      this.#session?.end('the service stops');
     }
     await this.#cleaning;
   }
@@ -234,7 +206,7 @@ export class ManagedGuest {
   async #leave(): Promise<void> {
     const session = this.#session;
     if (session === undefined) return;
-    for (const probe of session.probes.all()) await this.detach(probe.name, 'release');
+    for (const probe of session.probes.all()) await this.#probes.detach(probe.name, 'release');
     await session.deactivate();
   }
 
@@ -243,6 +215,7 @@ export class ManagedGuest {
     const { machine } = this;
     try {
       let session: GuestSession | undefined;
+      let endedEarly: string | undefined;
       session = await GuestSession.open({
         machine,
         relays,
@@ -256,77 +229,53 @@ export class ManagedGuest {
           quarantined: () => this.#assess(),
           health: (silent) => this.#health(silent),
           remember: (state: Remembered) => memory.save(machine.uuid, state),
-          ended: (reason) => this.#sessionEnded(session, reason),
+          ended: (reason) => {
+            if (session === undefined) endedEarly = reason;
+            else this.#sessionEnded(session, reason);
+          },
         },
+        signal: this.#closing.signal,
       });
-      if (this.#closed) {
-        session.end('the service stops');
-        return;
-      }
       this.#session = session;
       this.#silent = false;
-      this.#backoff.reset();
+      this.#died = undefined;
+      if (endedEarly !== undefined) return this.#sessionEnded(session, endedEarly);
+      if (this.#closed) return session.end('the service stops');
       this.#become('active', session.resumed ? 'resumed' : 'activated');
-      await this.#reconcile(session);
-      this.#assess();
+      await this.#probes.enter(session);
+      this.#backoff.reset();
     } catch (thrown) {
-      if (this.#closed) return;
+      if (this.#closed || this.machine.state !== 'running') return;
       const reached = thrown instanceof VesperError && (thrown.code === 'RELAY' || thrown.code === 'VERSION');
-      if (this.machine.state === 'running')
-        this.#become(reached ? 'reachable' : 'running', messageOf(thrown));
-      this.#scheduleRetry();
+      if (this.#died !== undefined) this.#become('lost', this.#died);
+      else this.#become(reached ? 'reachable' : 'running', messageOf(thrown));
     }
+  }
+
+  get #closed(): boolean {
+    return this.#closing.signal.aborted;
+  }
+
+  /** The machine runs, or runs anew. */
+  #begin(reason: string): void {
+    this.#backoff.reset();
+    this.#died = undefined;
+    this.#become('running', reason);
+    this.connect();
+  }
+
+  /** Nobody in a paused machine answers. */
+  #refusePaused(): void {
+    if (this.machine.state !== 'paused') return;
+    throw new VesperError('UNREACHABLE', `${this.machine.name} is paused: resume the machine, then repeat`, {
+      data: { guest: this.machine.name },
+    });
   }
 
   #scheduleRetry(): void {
-    if (this.#closed || this.machine.state !== 'running') return;
+    if (this.#closed || this.#connecting !== undefined || this.machine.state !== 'running') return;
     clearTimeout(this.#retry);
     this.#retry = setTimeout(() => this.connect(), this.#backoff.nextMs());
-  }
-
-  /** Load what is wanted and not loaded; unload what was detached while the guest was away; adopt the rest. */
-  async #reconcile(session: GuestSession): Promise<void> {
-    for (const loaded of session.probes.all()) {
-      if (this.wanted.some(({ name }) => name === loaded.name)) continue;
-      if (loaded.args !== undefined) await this.detach(loaded.name, 'reconcile');
-      else
-        this.#services.wanted.add(this.machine.uuid, {
-          name: loaded.name,
-          sha256: loaded.sha256,
-          parameters: {},
-        });
-    }
-    for (const probe of this.wanted) {
-      if (this.#session !== session) return;
-      if (session.probes.find(probe.name) !== undefined) continue;
-      try {
-        const { images } = this.#services;
-        const image = await images.wanted(probe, await kernelOf(session, images));
-        await this.#load(session, image, probe, { by: 'reconcile', selfTest: false, force: false });
-      } catch (thrown) {
-        this.#failures.set(probe.name, messageOf(thrown));
-      }
-    }
-  }
-
-  async #load(
-    session: GuestSession,
-    image: ProbeImage,
-    wanted: WantedProbe,
-    options: AttachOptions,
-  ): Promise<ProbeResult> {
-    const { name, uuid } = this.machine;
-    const result = await attachProbe({
-      guest: { name, uuid },
-      session,
-      image,
-      wanted,
-      ...options,
-      services: this.#services,
-    });
-    if (result.ok) this.#failures.delete(wanted.name);
-    else if (options.by === 'reconcile') this.#failures.set(wanted.name, result.message);
-    return result;
   }
 
   #health(silent: boolean): void {
@@ -336,19 +285,22 @@ export class ManagedGuest {
 
   #assess(): void {
     if (this.#session === undefined) return;
+    if (this.machine.state === 'paused') {
+      this.#become('degraded', 'the machine is paused');
+      return;
+    }
     if (this.#silent) {
       this.#become('lost', 'the frontend does not answer heartbeats; what it writes is still read');
       return;
     }
     const broken = this.#session.statistics.quarantined;
-    const [failed] = this.#failures;
+    const [failed] = this.#probes.failures;
     const { tampered } = this.#session;
     if (broken > 0)
       this.#become('degraded', `${broken} rings are quarantined: what the guest wrote there is broken`);
     else if (tampered !== undefined)
       this.#become('degraded', `the guest overwrote the header of its region: ${tampered}`);
     else if (failed !== undefined) this.#become('degraded', failed[1]);
-    else if (this.machine.state === 'paused') this.#become('degraded', 'the machine is paused');
     else this.#become('active', this.#session.resumed ? 'resumed' : 'activated');
   }
 
@@ -380,8 +332,10 @@ export class ManagedGuest {
       { guest: this.machine.name, delivered, lost },
       `${this.machine.name}: session ended: ${reason}`,
     );
+    if (reason.startsWith(kernelPanic)) this.#died = reason;
+    this.#probes.leave();
     this.#become('lost', reason);
-    if (!this.#closed) this.#scheduleRetry();
+    this.#scheduleRetry();
   }
 
   #become(state: GuestState, reason: string): void {

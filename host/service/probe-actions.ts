@@ -4,6 +4,7 @@
 
 import { performance } from 'node:perf_hooks';
 import type { ProbeResult } from '../api/view.ts';
+import { VesperError } from '../error.ts';
 import type { LoadedProbe, PointState } from '../guest/probe-state.ts';
 import type { GuestSession } from '../guest/session.ts';
 import { checkImage } from '../probe/check.ts';
@@ -26,6 +27,8 @@ export interface AttachRequest {
   readonly selfTest: boolean;
   /** Push although the check says that it will not load. */
   readonly force: boolean;
+  /** Called when nothing speaks against the push any more, just before it. */
+  readonly accepted: () => void;
   readonly services: GuestServices;
 }
 
@@ -99,7 +102,12 @@ export async function attachProbe(request: AttachRequest): Promise<ProbeResult> 
   if (failed !== undefined && !request.force) return refuse(failed.sentence, warnings);
 
   services.images.keep(image);
-  const result = await session.push(image, args);
+  request.accepted();
+  const result = await session.push(image, args).catch((thrown: unknown) => {
+    // Whether it was loaded is not known; that it was tried has to be.
+    services.audit.append({ ...entry, result: thrown instanceof VesperError ? thrown.code : 'FAILED' });
+    throw thrown;
+  });
   if (result.error !== 0) {
     return refuse(
       explainLoadError(result.error, result.stage, image, kernel, { points: result.points, args }),

@@ -5,7 +5,6 @@
  * at once, and decoded only when somebody asks; what had to be forgotten is counted.
  */
 
-import type { VesperEvent } from '../guest/event.ts';
 import type { EventBatch } from '../guest/event-batch.ts';
 import type { Sink } from './bus.ts';
 
@@ -17,6 +16,8 @@ export class RecentEvents implements Sink {
   /** A queue: what lies before `#head` was dropped. */
   #batches: (EventBatch | undefined)[] = [];
   #head = 0;
+  /** Number of the batch at `#head`, counted from the first that came. */
+  #oldest = 0;
   #bytes = 0;
   /** Events that were seen and are no longer kept. */
   forgotten = 0;
@@ -25,30 +26,38 @@ export class RecentEvents implements Sink {
     this.#maximumBytes = maximumBytes;
   }
 
+  /** Number of the oldest batch that is kept. */
+  get oldest(): number {
+    return this.#oldest;
+  }
+
+  /** Number of the next batch to come. */
+  get next(): number {
+    return this.#oldest + this.#batches.length - this.#head;
+  }
+
+  /** A batch by its number; undefined where it is forgotten, or has not come yet. */
+  at(number: number): EventBatch | undefined {
+    return number < this.#oldest ? undefined : this.#batches[this.#head + number - this.#oldest];
+  }
+
   deliver(batch: EventBatch): void {
     const kept = batch.snapshot();
     this.#batches.push(kept);
     this.#bytes += kept.byteLength;
-    while (this.#bytes > this.#maximumBytes && this.#head < this.#batches.length - 1) {
-      const oldest = this.#batches[this.#head];
-      this.#batches[this.#head] = undefined;
-      this.#head += 1;
-      this.#bytes -= oldest?.byteLength ?? 0;
-      this.forgotten += oldest?.length ?? 0;
-    }
+    while (this.#bytes > this.#maximumBytes && this.#head < this.#batches.length - 1) this.#forgetOldest();
     if (this.#head > 64 && this.#head * 2 > this.#batches.length) {
       this.#batches = this.#batches.slice(this.#head);
       this.#head = 0;
     }
   }
 
-  /** Oldest first, with a host time of `sinceMs` (milliseconds since 1970) or later. */
-  *since(sinceMs: number): Generator<VesperEvent> {
-    for (const batch of this.#batches.slice(this.#head)) {
-      if (batch === undefined) continue;
-      for (let row = 0; row < batch.length; row += 1) {
-        if (batch.hostTimeMs(row) >= sinceMs) yield batch.toEvent(row);
-      }
-    }
+  #forgetOldest(): void {
+    const oldest = this.#batches[this.#head];
+    this.#batches[this.#head] = undefined;
+    this.#head += 1;
+    this.#oldest += 1;
+    this.#bytes -= oldest?.byteLength ?? 0;
+    this.forgotten += oldest?.length ?? 0;
   }
 }

@@ -7,13 +7,16 @@
 
 import { mkdirSync, readFileSync, renameSync, writeFileSync } from 'node:fs';
 import { dirname } from 'node:path';
+import { isDeepStrictEqual } from 'node:util';
 import { z } from 'zod';
 import { messageOf, VesperError } from '../error.ts';
 
 const wantedProbe = z.object({
   name: z.string(),
-  /** Set where a file was attached instead of a probe of the catalogue. */
+  /** Of the image that was pushed. */
   sha256: z.string().optional(),
+  /** A file was attached: that very image is wanted, whatever the catalogue has of this name. */
+  pinned: z.boolean().optional(),
   parameters: z.record(z.string(), z.string()),
 });
 const wantedFile = z.object({ version: z.literal(1), guests: z.record(z.string(), z.array(wantedProbe)) });
@@ -55,6 +58,8 @@ export class WantedState {
   }
 
   add(uuid: string, probe: WantedProbe): void {
+    const before = this.of(uuid).find(({ name }) => name === probe.name);
+    if (isDeepStrictEqual(before, probe)) return;
     this.#guests.set(uuid, [...this.of(uuid).filter(({ name }) => name !== probe.name), probe]);
     this.#save();
   }
