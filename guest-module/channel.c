@@ -71,7 +71,7 @@ static void channel_open(void)
 	/* -ENXIO: it is just going away. */
 	if (err && err != open_error && err != -ENODEV && err != -ENXIO)
 		pr_warn("the port %s cannot be opened (%d)%s\n", VESPER_PORT_NAME, err,
-			err == -EMFILE ? ": another program holds it" : "");
+			err == -EMFILE || err == -EBUSY ? ": another program holds it" : "");
 	open_error = err;
 	if (!err)
 		set_bit(VESPER_CHANNEL_PORT, &channel_events);

@@ -84,7 +84,7 @@ int vesper_port_open(void)
 		return PTR_ERR(file);
 	/* Kernel helpers refuse a driver that has no read_iter; the operations are called with the space's user pointers instead. */
 	if (!file->f_op->read || !file->f_op->write || !file->f_op->poll) {
-		fput(file);
+		__fput_sync(file);
 		return -EOPNOTSUPP;
 	}
 	port.file = file;
@@ -101,9 +101,8 @@ void vesper_port_close(void)
 		return;
 	if (port.queue)
 		remove_wait_queue(port.queue, &port.wait);
-	fput(port.file);
-	/* Done later otherwise: a port that still counts as open cannot be opened again. */
-	flush_delayed_fput();
+	/* At once: fput() of a kernel thread is done later, and a port that still counts as open cannot be opened again. */
+	__fput_sync(port.file);
 	port.file = NULL;
 }
 

@@ -48,7 +48,7 @@ static bool port_has_our_name(struct vfsmount *sysfs, const char *node)
 	if (IS_ERR(file))
 		return false;
 	bytes = kernel_read(file, name, sizeof(name) - 1, &position);
-	fput(file);
+	__fput_sync(file);
 	return bytes > 0 && sysfs_streq(name, VESPER_PORT_NAME);
 }
 
@@ -68,10 +68,10 @@ int vesper_port_search(struct vfsmount *sysfs, char *node, size_t bytes)
 			if (!port_has_our_name(sysfs, list.node[i]))
 				continue;
 			strscpy(node, list.node[i], bytes);
-			fput(folder);
+			__fput_sync(folder);
 			return 0;
 		}
 	} while (!err && list.count == BATCH);
-	fput(folder);
+	__fput_sync(folder);
 	return err ?: -ENODEV;
 }

@@ -84,7 +84,7 @@ void vesper_ring_publish(struct vesper_ring *ring)
 		WRITE_ONCE(block->attempts, cpu_to_le64(ring->attempts));
 		/* As in __vesper_commit(): paired with the reader's acquire, then a full barrier before need_wakeup. */
 		smp_store_release(&block->head, cpu_to_le64(ring->head));
-	} while (cmpxchg(&ring->state, state, state - VESPER_RING_WRITER) != state);
+	} while (sync_cmpxchg(&ring->state, state, state - VESPER_RING_WRITER) != state);
 	if (READ_ONCE(block->need_wakeup))
 		vesper_ring_wake(ring);
 }

@@ -25,22 +25,43 @@ u64 vesper_percpu_sum(const u64 __percpu *counter)
 	return sum;
 }
 
-static int slot_module_event(struct notifier_block *block, unsigned long event, void *data)
+static void slot_module_coming(const struct module *module)
 {
-	const struct module *module = data;
-
 	mutex_lock(&slots_lock);
-	if (event == MODULE_STATE_COMING && loading && vesper_loader_is_current()) {
+	if (loading && vesper_loader_is_current()) {
 		loading->module = module;
 		strscpy(loading->name, module->name, sizeof(loading->name));
-	} else if (event == MODULE_STATE_GOING) {
-		for (u32 i = 0; i < VESPER_SLOTS; i++) {
-			/* One that fails to load goes as well; vesper_slot_loaded() sees to that. */
-			if (slots[i].state == VESPER_SLOT_LOADED && slots[i].module == module)
-				slots[i].state = VESPER_SLOT_EMPTY;
-		}
 	}
 	mutex_unlock(&slots_lock);
+}
+
+static void slot_module_going(const struct module *module)
+{
+	struct vesper_probe *forgotten = NULL;
+
+	mutex_lock(&slots_lock);
+	for (u32 i = 0; i < VESPER_SLOTS; i++) {
+		if (slots[i].state == VESPER_SLOT_EMPTY || slots[i].module != module)
+			continue;
+		forgotten = slots[i].probe;
+		/* What fails to load goes as well; vesper_slot_loaded() sees to that. */
+		if (slots[i].state == VESPER_SLOT_LOADED)
+			slots[i].state = VESPER_SLOT_EMPTY;
+	}
+	mutex_unlock(&slots_lock);
+	/* Its memory goes right after this: better late than armed for ever. */
+	if (forgotten) {
+		pr_warn("probe %s did not unregister\n", module->name);
+		vesper_probe_unregister(forgotten);
+	}
+}
+
+static int slot_module_event(struct notifier_block *block, unsigned long event, void *module)
+{
+	if (event == MODULE_STATE_COMING)
+		slot_module_coming(module);
+	else if (event == MODULE_STATE_GOING)
+		slot_module_going(module);
 	return NOTIFY_DONE;
 }
 

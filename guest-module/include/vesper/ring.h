@@ -155,9 +155,10 @@ static __always_inline void __vesper_commit(struct vesper_write *write)
 	smp_store_release(&block->head, cpu_to_le64(head));
 	/*
 	 * A full barrier: either the reader, which sets need_wakeup and then looks at head once more, sees this head, or
-	 * need_wakeup is seen here.
+	 * need_wakeup is seen here. The reader is on another machine, so to speak: with one CPU the kernel patches the
+	 * barrier out of a plain cmpxchg().
 	 */
-	if (unlikely(cmpxchg(&ring->state, state, state - VESPER_RING_WRITER) != state))
+	if (unlikely(sync_cmpxchg(&ring->state, state, state - VESPER_RING_WRITER) != state))
 		goto unusual;
 	if (unlikely(READ_ONCE(block->need_wakeup)))
 		vesper_ring_wake(ring);
