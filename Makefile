@@ -7,7 +7,7 @@ SHELL := /bin/sh
 
 NODE := node_modules/node/bin/node
 TSC := $(NODE) node_modules/typescript/bin/tsc
-BIOME := node_modules/.bin/biome
+BIOME := node_modules/@biomejs/cli-linux-x64/biome
 VITEST := $(NODE) node_modules/vitest/vitest.mjs --config test/vitest.config.ts
 KERNEL := flock build/.kernels.lock $(NODE) host/kernel/main.ts
 
