@@ -1,7 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0
 
 import { createHash } from 'node:crypto';
-import { existsSync, mkdirSync, mkdtempSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs';
+import {
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  renameSync,
+  rmSync,
+  writeFileSync,
+} from 'node:fs';
 import { tmpdir } from 'node:os';
 import { basename, dirname, join } from 'node:path';
 import { VesperError } from '../error.ts';
@@ -146,16 +155,21 @@ async function moduleTree(
   }
 }
 
-/** Compiles the guest's actor, once for the same source. */
+/** Compiles the guest's actor, once for the same sources. */
 async function buildActor(): Promise<string> {
-  const source = join(guestSources, 'actor.c');
-  const hash = createHash('sha256').update(readFileSync(source)).digest('hex').slice(0, 24);
-  const actor = join(cacheDirectory(), 'images', `actor-${hash}`);
+  const sources = readdirSync(guestSources)
+    .filter((name) => /\.[ch]$/.test(name))
+    .sort()
+    .map((name) => join(guestSources, name));
+  const hash = createHash('sha256');
+  for (const source of sources) hash.update(`${basename(source)}\0`).update(readFileSync(source));
+  const actor = join(cacheDirectory(), 'images', `actor-${hash.digest('hex').slice(0, 24)}`);
   if (!existsSync(actor)) {
     const temporary = `${actor}.${process.pid}`;
     mkdirSync(dirname(actor), { recursive: true });
     const flags = ['-static', '-s', '-O2', '-Wall', '-Wextra', '-Werror'];
-    await runCommand('gcc', [...flags, '-o', temporary, source], { package: 'build-essential' });
+    const units = sources.filter((source) => source.endsWith('.c'));
+    await runCommand('gcc', [...flags, '-o', temporary, ...units], { package: 'build-essential' });
     renameSync(temporary, actor);
   }
   return actor;

@@ -8,44 +8,15 @@ import { join } from 'node:path';
 import { VesperError } from '../error.ts';
 import { keeperFile, scratchDirectory } from '../kernel/cache.ts';
 import { fetchKernel } from '../kernel/fetch.ts';
-import type { KernelKey } from '../kernel/release.ts';
 import { type Accelerator, chooseAccelerator } from './accelerator.ts';
-import { defaultGuestModules, guestImage, type ImageOptions } from './image.ts';
+import { guestImage } from './image.ts';
+import { type MachineOptions, shapeOf } from './machine-options.ts';
 import { Monitor } from './monitor.ts';
-import {
-  type InitMode,
-  type MachineShape,
-  type MachineType,
-  machineFiles,
-  qemuArguments,
-} from './qemu-arguments.ts';
+import { machineFiles, qemuArguments } from './qemu-arguments.ts';
 import { SerialLine } from './serial.ts';
 import { GuestShell, type RunOptions, type RunResult } from './shell.ts';
 
-export interface MachineOptions extends ImageOptions {
-  /** '6.1' unless given. */
-  readonly kernel?: KernelKey;
-  /** 'pc' unless given. */
-  readonly machine?: MachineType;
-  /** 256 unless given. */
-  readonly memoryMib?: number;
-  /** 1 unless given. */
-  readonly cpus?: number;
-  readonly init?: InitMode;
-  /** The kernel's `panic=`; 0 (stay dead) unless given. */
-  readonly panic?: number;
-  /** More for the kernel's command line; `vesper.<parameter>=<value>` reaches the frontend. */
-  readonly append?: string;
-  readonly sharedMemory?: boolean;
-  readonly qemuArguments?: readonly string[];
-  /** Chosen by a boot probe unless given. */
-  readonly accelerator?: Accelerator;
-  /** How long a boot may take; 60 s unless given. */
-  readonly bootTimeoutMs?: number;
-  /** QEMU may outlive this process: `detach` leaves it running. */
-  readonly keep?: boolean;
-  readonly progress?: (line: string) => void;
-}
+export type { MachineOptions };
 
 export interface MachineExit {
   readonly code: number | null;
@@ -54,6 +25,10 @@ export interface MachineExit {
 
 const scratchPrefix = 'vesper-guest-';
 const readyLine = /^VESPER-GUEST READY .*$/m;
+/** Not printed by a guest that reboots after a panic. */
+const deadLine = /^.*---\[ end Kernel panic.*$/m;
+/** The stale translation that `TcgThreads` tells of, before anything of ours ran. */
+const staleTranslation = /Oops: int3|BUG: kernel NULL pointer|Kernel panic/;
 
 /**
  * A throw-away guest in QEMU: a stock Debian kernel, an initramfs and nothing else. It dies with this process, however
@@ -93,8 +68,25 @@ export class Machine implements AsyncDisposable {
     });
   }
 
-  /** Boots a guest and returns when it is up. Throws `HOST` or `TIMEOUT` with the end of its console. */
+  /**
+   * Boots a guest and returns when it is up. Throws `HOST` or `TIMEOUT` with the end of its console. With
+   * `tcgThreads: 'multi'` a kernel that trips over TCG before it runs init is given two more chances.
+   */
   static async boot(options: MachineOptions = {}): Promise<Machine> {
+    for (let chances = options.tcgThreads === 'multi' ? 3 : 1; ; chances--) {
+      const machine = await Machine.#launch(options);
+      try {
+        await machine.waitReady();
+        return machine;
+      } catch (error) {
+        const log = machine.console();
+        await machine.close();
+        if (chances <= 1 || log.includes('Run /init') || !staleTranslation.test(log)) throw error;
+      }
+    }
+  }
+
+  static async #launch(options: MachineOptions): Promise<Machine> {
     const accelerator =
       options.accelerator ?? (await chooseAccelerator(() => bootsUnderKvm(options.progress ?? (() => {}))));
     const kernel = await fetchKernel(options.kernel ?? '6.1', options);
@@ -111,24 +103,7 @@ export class Machine implements AsyncDisposable {
     // The kernel ends QEMU when this process ends, even by SIGKILL.
     const command = options.keep ? ['setsid', ...qemu] : ['setpriv', '--pdeathsig', 'KILL', ...qemu];
     const child = spawn(command[0] ?? '', command.slice(1), { stdio: ['ignore', 'ignore', 'pipe'] });
-    const machine = new Machine({
-      name,
-      uuid,
-      directory,
-      accelerator,
-      options,
-      child,
-      console,
-      shellLine,
-      monitor,
-    });
-    try {
-      await machine.waitReady();
-    } catch (error) {
-      await machine.close();
-      throw error;
-    }
-    return machine;
+    return new Machine({ name, uuid, directory, accelerator, options, child, console, shellLine, monitor });
   }
 
   /** QEMU's process id. */
@@ -163,7 +138,12 @@ export class Machine implements AsyncDisposable {
   /** Resolves when the guest has booted behind `position` and, unless it sleeps, answers in its shell. */
   async waitReady(position = 0): Promise<void> {
     const timeoutMs = this.options.bootTimeoutMs ?? 60_000;
-    await this.#console.waitFor(readyLine, timeoutMs, position);
+    const either = new RegExp(`${readyLine.source}|${deadLine.source}`, 'm');
+    const [line] = await this.#console.waitFor(either, timeoutMs, position);
+    if (deadLine.test(line)) {
+      const tail = this.#console.since(position).split('\n').slice(-40).join('\n');
+      throw new VesperError('HOST', `The kernel of ${this.name} panicked while it booted:\n${tail}`);
+    }
     if (this.options.init !== 'asleep') await this.#shell.greet(timeoutMs);
   }
 
@@ -240,6 +220,8 @@ export class Machine implements AsyncDisposable {
     writeFileSync(join(this.directory, keeperFile), `${this.pid}\n`);
     this.#child.stderr?.destroy();
     this.#child.unref();
+    const reason = new VesperError('SESSION_ENDED', `${this.name} was let go.`);
+    for (const line of [this.#console, this.#shellLine, this.#monitor]) line.close(reason);
   }
 
   [Symbol.asyncDispose](): Promise<void> {
@@ -257,21 +239,6 @@ interface MachineParts {
   readonly console: SerialLine;
   readonly shellLine: SerialLine;
   readonly monitor: Monitor;
-}
-
-function shapeOf(options: MachineOptions): MachineShape {
-  const frontend = options.frontend === false ? [] : ['vesper'];
-  return {
-    machine: options.machine ?? 'pc',
-    memoryMib: options.memoryMib ?? 256,
-    cpus: options.cpus ?? 1,
-    sharedMemory: options.sharedMemory ?? false,
-    init: options.init ?? 'shell',
-    loadModules: [...(options.modules ?? defaultGuestModules), ...frontend],
-    panic: options.panic ?? 0,
-    append: options.append ?? '',
-    qemuArguments: options.qemuArguments ?? [],
-  };
 }
 
 function watchExit({ child, name }: MachineParts, ended: (reason: Error) => void): Promise<MachineExit> {

@@ -73,7 +73,7 @@ export class SerialLine {
         else if (this.#closed) finish(() => reject(this.#closed));
       };
       const timer = setTimeout(() => {
-        const tail = this.since(position).split('\n').slice(-12).join('\n');
+        const tail = this.since(position).split('\n').slice(-40).join('\n');
         finish(() =>
           reject(
             new VesperError(

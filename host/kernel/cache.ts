@@ -19,14 +19,24 @@ export function cacheDirectory(): string {
   return directory;
 }
 
+const ownScratch = new Set<string>();
+
+process.on('exit', () => {
+  for (const directory of ownScratch) {
+    if (!existsSync(join(directory, keeperFile))) rmSync(directory, { recursive: true, force: true });
+  }
+});
+
 /**
- * A private folder in `parent` named after this process. What processes that are gone left there is removed first.
+ * A private folder in `parent` named after this process. What processes that are gone left there is removed first; what
+ * is left of this one when this process exits is removed then.
  */
 export function scratchDirectory(parent: string, prefix: string): string {
   mkdirSync(parent, { recursive: true });
   sweepScratch(parent, prefix);
   const directory = join(parent, `${prefix}${process.pid}-${randomBytes(4).toString('hex')}`);
   mkdirSync(directory, { mode: 0o700 });
+  ownScratch.add(directory);
   return directory;
 }
 
@@ -44,12 +54,14 @@ export function sweepScratch(parent: string, prefix: string): void {
   }
 }
 
+/** Whether a process lives; one that is dead but not yet waited for does not. */
 function processExists(pid: number): boolean {
   try {
-    process.kill(pid, 0);
-    return true;
-  } catch (error) {
-    return (error as NodeJS.ErrnoException).code === 'EPERM';
+    // After the name in brackets, which may hold anything, comes the state.
+    const stat = readFileSync(`/proc/${pid}/stat`, 'latin1');
+    return !/^[ZX]/.test(stat.slice(stat.lastIndexOf(')') + 2));
+  } catch {
+    return false; // No such process.
   }
 }
 

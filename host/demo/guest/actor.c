@@ -12,14 +12,15 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
 
-static void die(const char *what)
+#include "actor.h"
+
+void die(const char *what)
 {
 	fprintf(stderr, "actor: %s: %s\n", what, strerror(errno));
 	exit(1);
@@ -45,7 +46,7 @@ static uint64_t now_ns(void)
 	return now.tv_sec * UINT64_C(1000000000) + now.tv_nsec;
 }
 
-static _Noreturn void sleep_for_ever(void)
+_Noreturn void sleep_for_ever(void)
 {
 	for (;;)
 		pause();
@@ -220,92 +221,6 @@ static int do_killloop(int argc, char **argv)
 	return 0;
 }
 
-/* --- PID 1 ----------------------------------------------------------------------------------------------------- */
-
-static volatile sig_atomic_t freeze_wanted;
-
-static void want_freeze(int signal)
-{
-	(void)signal;
-	freeze_wanted = 1;
-}
-
-static pid_t start_shell(const char *tty)
-{
-	pid_t child = fork();
-	int fd;
-
-	if (child)
-		return child;
-	setsid();
-	fd = open(tty, O_RDWR);
-	if (fd < 0)
-		_exit(1);
-	ioctl(fd, TIOCSCTTY, 0);
-	dup2(fd, 0);
-	dup2(fd, 1);
-	dup2(fd, 2);
-	if (fd > 2)
-		close(fd);
-	execl("/bin/sh", "-sh", NULL);
-	_exit(127);
-}
-
-/*
- * The caller sleeps uninterruptibly (state D) in vfork() for as long as the child neither execs nor exits. The child
- * stops every process but PID 1 and itself, says so on the console, and stops: nothing of user space runs any more.
- */
-static void freeze_for_ever(void)
-{
-	static const char done[] = "VESPER-GUEST FROZEN\n";
-
-	if (vfork() == 0) {
-		int console = open("/dev/console", O_WRONLY | O_NOCTTY);
-
-		kill(-1, SIGSTOP);
-		if (write(console, done, sizeof(done) - 1) < 0)
-			_exit(1);
-		for (;;)
-			kill(getpid(), SIGSTOP);
-	}
-}
-
-/* "init TTY...": keeps a shell on each terminal, reaps, and freezes on SIGUSR1. */
-static _Noreturn int do_init(int argc, char **argv)
-{
-	/* No SA_RESTART: the signal has to end wait(). The freezer repeats it, so one that comes just before is not lost. */
-	struct sigaction action = { .sa_handler = want_freeze };
-	pid_t shells[argc];
-
-	for (int i = 1; i < argc; i++)
-		shells[i] = start_shell(argv[i]);
-	sigaction(SIGUSR1, &action, NULL);
-	for (;;) {
-		pid_t gone = wait(NULL);
-
-		if (freeze_wanted)
-			freeze_for_ever();
-		for (int i = 1; i < argc && gone > 0; i++) {
-			if (gone == shells[i])
-				shells[i] = start_shell(argv[i]);
-		}
-	}
-}
-
-/* Asks PID 1 to freeze the whole of user space, itself included. Does not return. */
-static _Noreturn int do_freeze(int argc, char **argv)
-{
-	const struct timespec pause_between = { .tv_nsec = 50000000 };
-
-	(void)argc;
-	(void)argv;
-	for (;;) {
-		if (kill(1, SIGUSR1))
-			die("kill");
-		nanosleep(&pause_between, NULL);
-	}
-}
-
 static const struct {
 	const char *name;
 	int (*run)(int argc, char **argv);
@@ -322,7 +237,8 @@ static const struct {
 	{ "storm", do_storm, "[N [PROCS]]  N ignored signals; prints count and ns" },
 	{ "killloop", do_killloop, "[N [ROUNDS]]  ns for N kill() calls, one line a round" },
 	{ "freeze", do_freeze, "stop all processes and put PID 1 into uninterruptible sleep" },
-	{ "init", do_init, "TTY...  be PID 1 with a shell on each terminal" },
+	{ "asleep", do_asleep, "LINE  say LINE, sleep for ever" },
+	{ "init", do_init, "LINE TTY...  say LINE, be PID 1 with a shell on each terminal" },
 };
 
 int main(int argc, char **argv)
