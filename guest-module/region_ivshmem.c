@@ -17,8 +17,6 @@ static int ivshmem_map(struct pci_dev *device, struct vesper_region_memory *regi
 	int err;
 
 	region->bytes = pci_resource_len(device, MEMORY_BAR);
-	if (!region->bytes)
-		return -ENODEV;
 	err = pci_enable_device_mem(device);
 	if (err)
 		return err;
@@ -53,11 +51,10 @@ static int ivshmem_probe(struct pci_dev *device, const struct pci_device_id *id)
 	if (!region)
 		return -ENOMEM;
 	/*
-	 * A BAR that found no address (a bridge's window is too small) cannot be read, so nobody knows whose it is: it is
-	 * taken, and the host is told, for it believes the memory is there.
+	 * A BAR that found no address (a bridge's window is too small: the kernel leaves an empty resource) cannot be read, so
+	 * nobody knows whose it is: it is taken, and the host is told, for it believes the memory is there.
 	 */
-	if (pci_resource_flags(device, MEMORY_BAR) & IORESOURCE_UNSET) {
-		region->bytes = pci_resource_len(device, MEMORY_BAR);
+	if (!pci_resource_len(device, MEMORY_BAR) || (pci_resource_flags(device, MEMORY_BAR) & IORESOURCE_UNSET)) {
 		region->error = -ENOSPC;
 	} else {
 		err = ivshmem_map(device, region);
