@@ -96,12 +96,22 @@ demo: ## set up, build, boot a guest and show everything on it
 	@$(MAKE) --no-print-directory build
 	@dist/vesper demo
 
-.PHONY: check
-check: node_modules/.package-lock.json ## types, lint, format, generated files, kernel modules under W=1 and sparse
+.PHONY: check check-types check-lint check-format check-generated check-kernel
+check: check-types check-lint check-format check-generated check-kernel ## types, lint, format, generated files, kernel modules under W=1 and sparse
+
+check-types: node_modules/.package-lock.json
 	$(TSC) --noEmit
+
+check-lint: node_modules/.package-lock.json
 	$(BIOME) check --error-on-warnings
-	clang-format --dry-run -Werror $$(git ls-files 'native/*.cc' 'native/*.h')
+
+check-format:
+	git ls-files 'native/*.cc' 'native/*.h' | xargs -r clang-format --dry-run -Werror
+
+check-generated: node_modules/.package-lock.json
 	$(NODE) host/wire/generate.ts --check
+
+check-kernel: node_modules/.package-lock.json
 	@mkdir -p build
 	@$(KERNEL) check
 

@@ -23,7 +23,10 @@ interface JsonReport {
 
 /** The static checks count as one test. */
 function runChecks(): Count {
-  const { status } = spawnSync('make', ['--no-print-directory', 'check'], { cwd: root, stdio: 'inherit' });
+  const { status } = spawnSync('make', ['--no-print-directory', '--keep-going', 'check'], {
+    cwd: root,
+    stdio: 'inherit',
+  });
   return status === 0 ? { passed: 1, failed: 0 } : { passed: 0, failed: 1 };
 }
 
