@@ -15,6 +15,9 @@ KERNEL := flock build/.kernels.lock $(NODE) host/kernel/main.ts
 PACKAGES := build-essential kmod xz-utils libelf1 sparse clang-format git ca-certificates \
 	debian-archive-keyring util-linux busybox-static qemu-system-x86 socat
 
+# For the targets that call make again; under -j the jobs of the one above are shared.
+JOBS = $(if $(filter -j%,$(MAKEFLAGS)),,-j$(shell nproc))
+
 HOST_SOURCES := $(shell find host -name '*.ts' 2>/dev/null)
 
 .PHONY: all
@@ -93,7 +96,7 @@ generate: node_modules/.package-lock.json ## write the C header and the document
 .PHONY: demo
 demo: ## set up, build, boot a guest and show everything on it
 	@$(MAKE) --no-print-directory setup
-	@$(MAKE) --no-print-directory build
+	@$(MAKE) --no-print-directory $(JOBS) build
 	@dist/vesper demo
 
 .PHONY: check check-types check-lint check-format check-generated check-kernel
@@ -118,7 +121,7 @@ check-kernel: node_modules/.package-lock.json
 .PHONY: test
 test: ## set up, build, check, and run every test; the last line counts them
 	@$(MAKE) --no-print-directory setup
-	@$(MAKE) --no-print-directory build
+	@$(MAKE) --no-print-directory $(JOBS) build
 	@$(NODE) test/run.ts check unit integration
 
 .PHONY: unit
