@@ -4,9 +4,8 @@
  * events set by wait queues, sockets and irq_work; nothing here polls, and nothing but the port can make it wait.
  */
 #include <linux/completion.h>
-#include <linux/delay.h>
 #include <linux/kthread.h>
-#include <linux/sched.h>
+#include <linux/sched/mm.h>
 #include <linux/ktime.h>
 #include <linux/wait.h>
 
@@ -14,8 +13,8 @@
 
 /* When half a frame is there and nothing more comes, look for a new sender behind it. */
 #define RESYNC_MS 250
-/* When another program holds the port: nobody tells when it lets go. */
-#define RETRY_MS 5000
+/* When the port is there and cannot be opened (another program holds it, there is no memory): nobody tells when that ends. */
+#define RETRY_MS 2000
 
 struct vesper_parser vesper_parser;
 
@@ -26,6 +25,7 @@ static DECLARE_COMPLETION(channel_started);
 static int channel_error;
 
 /* Only the thread uses these. */
+static bool search_due;
 static bool host_present;
 static bool resync_due;
 static bool complained;
@@ -61,15 +61,22 @@ static void channel_close(void)
 	channel_reset();
 	host_present = false;
 	pr_info("control channel gone\n");
+	/* Another one may have come meanwhile. */
+	search_due = true;
 	set_bit(VESPER_CHANNEL_SEARCH, &channel_events);
 }
 
 static void channel_open(void)
 {
+	unsigned int flags = memalloc_noreclaim_save();
 	int err = vesper_port_open();
 
-	/* -ENXIO: it is just going away. */
-	if (err && err != open_error && err != -ENODEV && err != -ENXIO)
+	memalloc_noreclaim_restore(flags);
+	search_due = false;
+	/* It is just going away. */
+	if (err == -ENXIO)
+		err = -ENODEV;
+	if (err && err != open_error && err != -ENODEV)
 		pr_warn("the port %s cannot be opened (%d)%s\n", VESPER_PORT_NAME, err,
 			err == -EMFILE || err == -EBUSY ? ": another program holds it" : "");
 	open_error = err;
@@ -145,7 +152,7 @@ static long channel_patience(void)
 	long patience = MAX_SCHEDULE_TIMEOUT;
 
 	if (!vesper_port_is_open())
-		return open_error == -EMFILE || open_error == -EBUSY ? msecs_to_jiffies(RETRY_MS) : patience;
+		return open_error && open_error != -ENODEV ? msecs_to_jiffies(RETRY_MS) : patience;
 	if (resync_due && vesper_parser.end > vesper_parser.start)
 		patience = msecs_to_jiffies(RESYNC_MS);
 	if (stalled)
@@ -155,13 +162,14 @@ static long channel_patience(void)
 
 static void channel_turn(unsigned long events, bool timed_out)
 {
-	if (test_bit(VESPER_CHANNEL_SEARCH, &events) || (timed_out && !vesper_port_is_open())) {
-		vesper_uevent_drain();
-		if (!vesper_port_is_open())
+	if (test_bit(VESPER_CHANNEL_SEARCH, &events) && vesper_uevent_drain())
+		search_due = true;
+	if (!vesper_port_is_open()) {
+		if (search_due || timed_out)
 			channel_open();
+		if (!vesper_port_is_open())
+			return;
 	}
-	if (!vesper_port_is_open())
-		return;
 	if (test_bit(VESPER_CHANNEL_DOORBELL, &events))
 		vesper_session_doorbell();
 	channel_receive();
@@ -211,6 +219,7 @@ static int channel_run(void *unused)
 
 	set_user_nice(current, MIN_NICE);
 	vesper_space_enter();
+	search_due = true;
 	set_bit(VESPER_CHANNEL_SEARCH, &channel_events);
 	while (!kthread_should_stop()) {
 		long left = wait_event_idle_timeout(channel_queue, READ_ONCE(channel_events) || kthread_should_stop(),

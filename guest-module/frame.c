@@ -13,9 +13,9 @@
 /* CRC-32C of the header, whose crc32c is zero, and the payload. */
 static u32 frame_crc(const struct vesper_frame *header, const void *payload, u32 bytes)
 {
-	u32 crc = __crc32c_le(~0u, (const u8 *)header, sizeof(*header));
+	u32 crc = VESPER_CRC32C(~0u, (const u8 *)header, sizeof(*header));
 
-	return ~__crc32c_le(crc, payload, bytes);
+	return ~VESPER_CRC32C(crc, payload, bytes);
 }
 
 u32 vesper_frame_encode(void *to, u16 type, u32 request_id, const void *payload, u32 bytes, const void *tail, u32 tail_bytes)

@@ -247,6 +247,7 @@ static void loader_do(const struct vesper_job *job)
 
 static int loader_run(void *unused)
 {
+	set_user_nice(current, MIN_NICE);
 	while (!kthread_should_stop()) {
 		struct vesper_job job;
 

@@ -34,7 +34,8 @@ static bool port_list_add(struct dir_context *context, const char *name, int len
 	return true;
 }
 
-static bool port_has_our_name(struct vfsmount *sysfs, const char *node)
+/* Whether it has, or negative errno. */
+static int port_has_our_name(struct vfsmount *sysfs, const char *node)
 {
 	char path[sizeof(PORT_CLASS "//name") + NODE_BYTES];
 	char name[sizeof(VESPER_PORT_NAME) + 2] = "";
@@ -43,15 +44,16 @@ static bool port_has_our_name(struct vfsmount *sysfs, const char *node)
 	ssize_t bytes;
 
 	snprintf(path, sizeof(path), PORT_CLASS "/%s/name", node);
-	/* Missing until the host has sent the name; the uevent that follows it makes us look again. */
 	file = file_open_root_mnt(sysfs, path, O_RDONLY, 0);
+	/* Missing until the host has sent the name; the uevent that follows it makes us look again. */
 	if (IS_ERR(file))
-		return false;
+		return PTR_ERR(file) == -ENOENT ? 0 : PTR_ERR(file);
 	bytes = kernel_read(file, name, sizeof(name) - 1, &position);
 	__fput_sync(file);
 	return bytes > 0 && sysfs_streq(name, VESPER_PORT_NAME);
 }
 
+/* -ENODEV: there is none, for now. */
 int vesper_port_search(struct vfsmount *sysfs, char *node, size_t bytes)
 {
 	struct port_list list = { .context.actor = port_list_add };
@@ -60,16 +62,18 @@ int vesper_port_search(struct vfsmount *sysfs, char *node, size_t bytes)
 
 	/* No such class before virtio_console is there. */
 	if (IS_ERR(folder))
-		return -ENODEV;
+		return PTR_ERR(folder) == -ENOENT ? -ENODEV : PTR_ERR(folder);
 	do {
 		list.count = 0;
 		err = iterate_dir(folder, &list.context);
 		for (unsigned int i = 0; !err && i < list.count; i++) {
-			if (!port_has_our_name(sysfs, list.node[i]))
+			int ours = port_has_our_name(sysfs, list.node[i]);
+
+			if (!ours)
 				continue;
 			strscpy(node, list.node[i], bytes);
 			__fput_sync(folder);
-			return 0;
+			return min(ours, 0);
 		}
 	} while (!err && list.count == BATCH);
 	__fput_sync(folder);

@@ -24,7 +24,7 @@ static void points_describe(const struct vesper_probe *probe, struct vesper_poin
 		strscpy(status->name, point->name, sizeof(status->name));
 		status->kind = cpu_to_le32(point->kind);
 		status->error = cpu_to_le32(point->error);
-		status->hits = cpu_to_le64(vesper_percpu_sum(point->hits));
+		status->hits = cpu_to_le64(vesper_hits(point));
 		points->marked += point->error == 0;
 	}
 }
@@ -90,6 +90,13 @@ static int counters_create(struct vesper_probe *probe)
 	return 0;
 }
 
+static void counters_destroy(struct vesper_probe *probe)
+{
+	for (unsigned int i = 0; i < probe->point_count; i++)
+		probe->points[i]->hits = NULL;
+	free_percpu(probe->written);
+}
+
 int vesper_probe_register(struct vesper_probe *probe)
 {
 	int err;
@@ -115,7 +122,7 @@ err_slot:
 	vesper_slot_detach(probe);
 err_counters:
 	mutex_unlock(&arm_lock);
-	free_percpu(probe->written);
+	counters_destroy(probe);
 	return err;
 }
 EXPORT_SYMBOL_GPL(vesper_probe_register);
@@ -126,7 +133,7 @@ void vesper_probe_unregister(struct vesper_probe *probe)
 	probe_disarm(probe);
 	vesper_slot_detach(probe);
 	mutex_unlock(&arm_lock);
-	free_percpu(probe->written);
+	counters_destroy(probe);
 }
 EXPORT_SYMBOL_GPL(vesper_probe_unregister);
 
@@ -189,7 +196,7 @@ int vesper_probe_self_test(u32 slot, struct vesper_points *points)
 		err = probe->self_test(probe);
 		points->marked = 0;
 		for (unsigned int i = 0; i < points->count; i++) {
-			u64 hits = vesper_percpu_sum(probe->points[i]->hits) - le64_to_cpu(status[i].hits);
+			u64 hits = vesper_hits(probe->points[i]) - le64_to_cpu(status[i].hits);
 
 			status[i].hits = cpu_to_le64(hits);
 			points->marked += hits > 0;

@@ -34,7 +34,7 @@ static void reply(const struct request_in *a, u16 type, const void *payload, u32
 	vesper_transmit(a->session, type, a->message->request_id, payload, bytes, NULL, 0);
 }
 
-void vesper_session_refuse(const struct vesper_arrived *message, int error, const char *why)
+static void refuse(const struct vesper_arrived *message, int error, const char *why)
 {
 	struct vesper_error refusal = {
 		.error = cpu_to_le32(error),
@@ -52,9 +52,9 @@ void vesper_session_bad_frame(const struct vesper_arrived *message)
 	struct vesper_arrived stranger = { .type = message->type };
 
 	if (message->bytes > VESPER_FRAME_PAYLOAD_MAX)
-		vesper_session_refuse(&stranger, -EMSGSIZE, "the frame is longer than any frame may be");
+		refuse(&stranger, -EMSGSIZE, "the frame is longer than any frame may be");
 	else
-		vesper_session_refuse(&stranger, -EBADMSG, "the frame's checksum is wrong");
+		refuse(&stranger, -EBADMSG, "the frame's checksum is wrong");
 }
 
 static void queue_job(const struct request_in *a, struct vesper_job *job)
@@ -63,7 +63,7 @@ static void queue_job(const struct request_in *a, struct vesper_job *job)
 	job->session = a->session;
 	job->request_id = a->message->request_id;
 	if (!vesper_loader_queue(job))
-		vesper_session_refuse(a->message, -EBUSY, "too many requests are waiting");
+		refuse(a->message, -EBUSY, "too many requests are waiting");
 }
 
 static void on_hello_request(const struct request_in *a)
@@ -74,7 +74,7 @@ static void on_hello_request(const struct request_in *a)
 	u32 session;
 
 	if (low > VESPER_PROTOCOL_VERSION || high < VESPER_PROTOCOL_VERSION) {
-		vesper_session_refuse(a->message, -EPROTONOSUPPORT, "the frontend speaks another protocol version");
+		refuse(a->message, -EPROTONOSUPPORT, "the frontend speaks another protocol version");
 		return;
 	}
 	/* Whatever another host left half done ends here; probes and rings live on. */
@@ -145,7 +145,7 @@ static bool slot_is_valid(const struct request_in *a, u32 slot)
 {
 	if (slot < VESPER_SLOTS)
 		return true;
-	vesper_session_refuse(a->message, -EINVAL, "there is no such probe slot");
+	refuse(a->message, -EINVAL, "there is no such probe slot");
 	return false;
 }
 
@@ -246,21 +246,21 @@ void vesper_session_handle(const struct vesper_arrived *message)
 	/* A hello names the versions its sender speaks, whatever the version of its own frame. */
 	if (message->version != VESPER_PROTOCOL_VERSION && type != VESPER_MSG_HELLO_REQUEST) {
 		vesper_parser.bad_frames++;
-		vesper_session_refuse(message, -EPROTONOSUPPORT, "the frontend speaks another protocol version");
+		refuse(message, -EPROTONOSUPPORT, "the frontend speaks another protocol version");
 		return;
 	}
 	if (type >= ARRAY_SIZE(requests) || !requests[type].handle) {
 		vesper_parser.bad_frames++;
-		vesper_session_refuse(message, -EOPNOTSUPP, "the frontend knows no such request");
+		refuse(message, -EOPNOTSUPP, "the frontend knows no such request");
 		return;
 	}
 	if (message->bytes < requests[type].bytes || message->bytes > requests[type].bytes + requests[type].tail_max) {
 		vesper_parser.bad_frames++;
-		vesper_session_refuse(message, -EINVAL, "the request has the wrong length");
+		refuse(message, -EINVAL, "the request has the wrong length");
 		return;
 	}
 	if (!a.session && type != VESPER_MSG_HELLO_REQUEST) {
-		vesper_session_refuse(message, -ENOTCONN, "there is no session: say hello first");
+		refuse(message, -ENOTCONN, "there is no session: say hello first");
 		return;
 	}
 	memcpy(&request, message->payload, min_t(size_t, requests[type].bytes, sizeof(request)));

@@ -15,7 +15,7 @@ static DEFINE_MUTEX(slots_lock);
 static struct vesper_slot slots[VESPER_SLOTS];
 static struct vesper_slot *loading;
 
-u64 vesper_percpu_sum(const u64 __percpu *counter)
+static u64 counter_sum(const u64 __percpu *counter)
 {
 	u64 sum = 0;
 	int cpu;
@@ -156,8 +156,8 @@ void vesper_slot_detach(struct vesper_probe *probe)
 	struct vesper_slot *slot = &slots[probe->slot];
 
 	mutex_lock(&slots_lock);
-	slot->written += vesper_percpu_sum(probe->written);
-	slot->lost += vesper_percpu_sum(probe->lost);
+	slot->written += counter_sum(probe->written);
+	slot->lost += counter_sum(probe->lost);
 	slot->probe = NULL;
 	slot->armed_points = 0;
 	mutex_unlock(&slots_lock);
@@ -182,8 +182,8 @@ void vesper_slot_read(u32 slot, struct vesper_slot *copy)
 	mutex_lock(&slots_lock);
 	*copy = slots[slot];
 	if (copy->probe) {
-		copy->written += vesper_percpu_sum(copy->probe->written);
-		copy->lost += vesper_percpu_sum(copy->probe->lost);
+		copy->written += counter_sum(copy->probe->written);
+		copy->lost += counter_sum(copy->probe->lost);
 	}
 	mutex_unlock(&slots_lock);
 }
@@ -209,8 +209,8 @@ u32 vesper_slot_report(struct vesper_probe_status *status, u32 max)
 		to->armed = cpu_to_le32(probe && READ_ONCE(probe->armed));
 		to->armed_points = cpu_to_le32(slot->armed_points);
 		to->points = cpu_to_le32(slot->points);
-		to->written = cpu_to_le64(slot->written + (probe ? vesper_percpu_sum(probe->written) : 0));
-		to->lost = cpu_to_le64(slot->lost + (probe ? vesper_percpu_sum(probe->lost) : 0));
+		to->written = cpu_to_le64(slot->written + (probe ? counter_sum(probe->written) : 0));
+		to->lost = cpu_to_le64(slot->lost + (probe ? counter_sum(probe->lost) : 0));
 		count++;
 	}
 	mutex_unlock(&slots_lock);

@@ -37,13 +37,6 @@ u32 vesper_session_open(void)
 	return last_session;
 }
 
-void vesper_session_close(void)
-{
-	mutex_lock(&transmit_lock);
-	WRITE_ONCE(session, 0);
-	mutex_unlock(&transmit_lock);
-}
-
 u32 vesper_session_current(void)
 {
 	return READ_ONCE(session);

@@ -16,8 +16,10 @@
 
 static struct socket *uevents;
 static void (*old_data_ready)(struct sock *sk);
+static void (*old_error_report)(struct sock *sk);
 
-static void uevent_data_ready(struct sock *sk)
+/* Also when one was dropped for want of memory. */
+static void uevent_arrived(struct sock *sk)
 {
 	vesper_channel_wake(VESPER_CHANNEL_SEARCH);
 }
@@ -32,7 +34,9 @@ int vesper_uevent_init(void)
 		return err;
 	write_lock_bh(&uevents->sk->sk_callback_lock);
 	old_data_ready = uevents->sk->sk_data_ready;
-	uevents->sk->sk_data_ready = uevent_data_ready;
+	old_error_report = uevents->sk->sk_error_report;
+	uevents->sk->sk_data_ready = uevent_arrived;
+	uevents->sk->sk_error_report = uevent_arrived;
 	write_unlock_bh(&uevents->sk->sk_callback_lock);
 	err = kernel_bind(uevents, (struct sockaddr *)&address, sizeof(address));
 	if (err)
@@ -44,6 +48,7 @@ void vesper_uevent_exit(void)
 {
 	write_lock_bh(&uevents->sk->sk_callback_lock);
 	uevents->sk->sk_data_ready = old_data_ready;
+	uevents->sk->sk_error_report = old_error_report;
 	write_unlock_bh(&uevents->sk->sk_callback_lock);
 	/* Takes the socket off the multicast list under the lock that senders hold: no callback is under way afterwards. */
 	sock_release(uevents);

@@ -105,7 +105,6 @@ u32 vesper_frame_encode(void *to, u16 type, u32 request_id, const void *payload,
 /* transmit.c: frames on their way out; a session is named by its number, frames of an ended one are dropped */
 void vesper_transmit_init(void);
 u32 vesper_session_open(void);
-void vesper_session_close(void);
 u32 vesper_session_current(void);
 void vesper_transmit(u32 session, u16 type, u32 request_id, const void *payload, u32 bytes, const void *tail, u32 tail_bytes);
 int vesper_transmit_flush(void);
@@ -117,7 +116,6 @@ extern struct vesper_parser vesper_parser;
 void vesper_session_handle(const struct vesper_arrived *message);
 void vesper_session_bad_frame(const struct vesper_arrived *message);
 void vesper_session_doorbell(void);
-void vesper_session_refuse(const struct vesper_arrived *message, int error, const char *why);
 
 /* push.c: an image on its way in, in the space's image part */
 struct vesper_image {
@@ -174,7 +172,6 @@ int vesper_slot_name(u32 slot, char *name, size_t bytes);
 void vesper_slot_disarm_at_once(u32 slot);
 void vesper_slot_read(u32 slot, struct vesper_slot *copy);
 u32 vesper_slot_report(struct vesper_probe_status *status, u32 max);
-u64 vesper_percpu_sum(const u64 __percpu *counter);
 int vesper_slot_attach(struct vesper_probe *probe);
 void vesper_slot_detach(struct vesper_probe *probe);
 struct vesper_probe *vesper_slot_probe(u32 slot);
