@@ -72,16 +72,14 @@ export function struct<const F extends Fields>(name: string, doc: string, fields
 
 const utf8 = new TextDecoder('utf-8', { fatal: false });
 const encoder = new TextEncoder();
+// biome-ignore lint/suspicious/noControlCharactersInRegex: control characters are what is looked for
+const controlCharacters = /[\u0000-\u001f\u007f-\u009f]/g;
 
 /** Text of a fixed array: up to the first NUL, control characters shown as `\xNN`, so that it is safe to print. */
 export function textOf(raw: Uint8Array): string {
   const end = raw.indexOf(0);
   const shown = utf8.decode(end < 0 ? raw : raw.subarray(0, end));
-  // biome-ignore lint/suspicious/noControlCharactersInRegex: control characters are what is looked for
-  return shown.replace(
-    /[\u0000-\u001f\u007f-\u009f]/g,
-    (c) => `\\x${c.charCodeAt(0).toString(16).padStart(2, '0')}`,
-  );
+  return shown.replace(controlCharacters, (c) => `\\x${c.charCodeAt(0).toString(16).padStart(2, '0')}`);
 }
 
 /** Write `values` at `offset`; missing fields are zero. Text that does not fit throws a RangeError. */
