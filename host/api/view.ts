@@ -2,16 +2,10 @@
 
 /** What the API answers: stable JSON shapes, shared with the CLI. */
 
-export type GuestState = 'undefined' | 'stopped' | 'running' | 'reachable' | 'active' | 'degraded' | 'lost';
+import type { PointState } from '../guest/probe-state.ts';
+import type { GuestState } from '../service/results.ts';
 
-export interface PointView {
-  readonly name: string;
-  readonly kind: string;
-  readonly armed: boolean;
-  /** Name of the errno, empty when armed. */
-  readonly error: string;
-  readonly hits: number;
-}
+export type { GuestState, ProbeResult } from '../service/results.ts';
 
 export interface ProbeView {
   readonly name: string;
@@ -20,7 +14,7 @@ export interface ProbeView {
   readonly wanted: boolean;
   readonly loaded: boolean;
   readonly armed_points: number;
-  readonly points: readonly PointView[];
+  readonly points: readonly PointState[];
   readonly parameters: Readonly<Record<string, string>>;
   /** Why a wanted probe is not loaded, empty otherwise. */
   readonly reason: string;
@@ -70,21 +64,4 @@ export interface PastView {
   readonly reason: string;
   readonly delivered: number;
   readonly lost: number;
-}
-
-/** Result of attaching or detaching one probe. */
-export interface ProbeResult {
-  readonly probe: string;
-  readonly ok: boolean;
-  /** One sentence: what holds now, or why not and what to do. */
-  readonly message: string;
-  readonly warnings: readonly string[];
-  readonly armed_points: number;
-  readonly points: readonly PointView[];
-  /** From the request to the answer, in ms. */
-  readonly took_ms: number;
-  /** Duration of init_module in the guest, in ms. */
-  readonly load_ms: number;
-  /** Name of the guest kernel's errno, empty where it loaded or was not tried. */
-  readonly errno: string;
 }

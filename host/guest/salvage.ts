@@ -9,7 +9,7 @@ import { ClockAlignment } from './clock.ts';
 import { EventBatch } from './event-batch.ts';
 import { ProbeTable } from './probe-table.ts';
 import type { LeftBehind } from './region-header.ts';
-import type { SessionOptions } from './session.ts';
+import type { SessionOptions } from './session-options.ts';
 
 export function salvage(options: SessionOptions, region: ProvidedRegion, left: LeftBehind): void {
   const { machine, remembered, imageOf, events } = options;

@@ -4,11 +4,10 @@
 
 import type { Frame } from '../channel/frame.ts';
 import { messageOf, VesperError } from '../error.ts';
-import type { Logger } from '../log.ts';
 import type { ProbeImage } from '../probe/declaration.ts';
 import { errnoName } from '../probe/errno.ts';
-import type { Machine, ProvidedRegion } from '../provider/provider.ts';
-import type { RelayFactory, RelayReader, RelayStatistics } from '../relay/relay.ts';
+import type { ProvidedRegion } from '../provider/provider.ts';
+import type { RelayReader, RelayStatistics } from '../relay/relay.ts';
 import { limits } from '../wire/message.ts';
 import { ClockAlignment } from './clock.ts';
 import { ControlLink, type Unsolicited } from './control-link.ts';
@@ -20,6 +19,7 @@ import { ProbeTable } from './probe-table.ts';
 import { type PushResult, push } from './push.ts';
 import { RegionNotices } from './region-notices.ts';
 import { salvage } from './salvage.ts';
+import type { SessionOptions } from './session-options.ts';
 import { followWallClock } from './wall-clock.ts';
 
 /** Missed heartbeats after which the guest counts as silent. */
@@ -31,43 +31,6 @@ const unloadTimeLimitMs = 30_000;
 /** How the reason of a session begins that ended with its channel, or with the guest's kernel. */
 export const channelClosed = 'the channel closed';
 export const kernelPanic = 'kernel panic';
-
-/** What is remembered of a session, so that a later service knows what is loaded in the guest. */
-export interface Remembered {
-  readonly bootId: string;
-  /** Decimal. */
-  readonly epoch: string;
-  readonly probes: readonly {
-    readonly slot: number;
-    readonly name: string;
-    readonly sha256: string;
-    readonly args: string;
-  }[];
-}
-
-export interface SessionEvents {
-  batch(batch: EventBatch): void;
-  /** The guest no longer answers heartbeats (`silent`), or answers again. */
-  health(silent: boolean): void;
-  /** A ring was found broken; the session goes on with the others. */
-  quarantined(): void;
-  /** Once; the relay was read to its end, its last records delivered. */
-  ended(reason: string): void;
-  remember(state: Remembered): void;
-}
-
-export interface SessionOptions {
-  readonly machine: Machine;
-  readonly regionBytes: number;
-  readonly heartbeatMs: number;
-  readonly relays: RelayFactory;
-  readonly imageOf: (sha256: string) => ProbeImage | undefined;
-  readonly remembered: Remembered | undefined;
-  readonly log: Logger;
-  readonly events: SessionEvents;
-  /** Gives up the opening of a session. */
-  readonly signal: AbortSignal;
-}
 
 export class GuestSession {
   readonly hello: Hello;

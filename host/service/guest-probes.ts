@@ -2,16 +2,16 @@
 
 /** The probes of one guest: attach and detach change what is wanted, `reconcile` makes what is loaded follow it. */
 
-import type { ProbeResult } from '../api/view.ts';
 import { messageOf } from '../error.ts';
 import type { GuestSession } from '../guest/session.ts';
 import { type ProbeImage, probeName } from '../probe/declaration.ts';
 import { assignParameters } from '../probe/parameters.ts';
 import type { MachineDescription } from '../provider/provider.ts';
 import { Backoff } from './backoff.ts';
+import type { AttachOptions, GuestServices } from './guest-services.ts';
 import { isFile } from './images.ts';
-import type { AttachOptions, GuestServices } from './managed-guest.ts';
 import { attachProbe, detachProbe, kernelOf } from './probe-actions.ts';
+import type { ProbeResult } from './results.ts';
 import type { WantedProbe } from './wanted.ts';
 
 export class GuestProbes {

@@ -5,40 +5,15 @@
  * are wanted, and always knows why things are as they are.
  */
 
-import type { GuestState, ProbeResult } from '../api/view.ts';
 import { messageOf, VesperError } from '../error.ts';
-import type { EventBatch } from '../guest/event-batch.ts';
-import { channelClosed, GuestSession, kernelPanic, type Remembered } from '../guest/session.ts';
-import type { Logger } from '../log.ts';
+import { channelClosed, GuestSession, kernelPanic } from '../guest/session.ts';
+import type { Remembered } from '../guest/session-options.ts';
 import type { LifecycleEvent, Machine } from '../provider/provider.ts';
-import type { RelayFactory } from '../relay/relay.ts';
-import type { AuditLog } from './audit.ts';
 import { Backoff } from './backoff.ts';
-import type { ServiceConfig } from './config.ts';
 import { GuestProbes } from './guest-probes.ts';
-import type { ProbeImages } from './images.ts';
-import type { SessionMemory } from './session-memory.ts';
-import type { WantedProbe, WantedState } from './wanted.ts';
-
-export interface GuestServices {
-  readonly config: ServiceConfig;
-  readonly relays: RelayFactory;
-  readonly images: ProbeImages;
-  readonly wanted: WantedState;
-  readonly memory: SessionMemory;
-  readonly audit: AuditLog;
-  readonly log: Logger;
-  readonly publish: (batch: EventBatch) => void;
-}
-
-export interface AttachOptions {
-  /** Who asked, for the audit log. */
-  readonly by: string;
-  /** Let each probe prove that its handlers run. */
-  readonly selfTest: boolean;
-  /** Push although the check says that it will not load. */
-  readonly force: boolean;
-}
+import type { AttachOptions, GuestServices } from './guest-services.ts';
+import type { GuestState, ProbeResult } from './results.ts';
+import type { WantedProbe } from './wanted.ts';
 
 /** What a session that is over delivered and lost, added up over the incarnations of the guest. */
 export interface PastSession {

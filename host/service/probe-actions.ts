@@ -3,7 +3,6 @@
 /** Attach and detach of one probe on one guest with an active session: check, push, self-test, record, audit. */
 
 import { performance } from 'node:perf_hooks';
-import type { ProbeResult } from '../api/view.ts';
 import { VesperError } from '../error.ts';
 import type { LoadedProbe, PointState } from '../guest/probe-state.ts';
 import type { GuestSession } from '../guest/session.ts';
@@ -13,8 +12,9 @@ import { errnoName } from '../probe/errno.ts';
 import type { GuestKernel } from '../probe/finding.ts';
 import { explainLoadError } from '../probe/load-error.ts';
 import { argumentString } from '../probe/parameters.ts';
+import type { GuestServices } from './guest-services.ts';
 import type { ProbeImages } from './images.ts';
-import type { GuestServices } from './managed-guest.ts';
+import type { ProbeResult } from './results.ts';
 import type { WantedProbe } from './wanted.ts';
 
 export interface AttachRequest {

@@ -6,7 +6,7 @@ import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { z } from 'zod';
 import { messageOf } from '../error.ts';
-import type { Remembered } from '../guest/session.ts';
+import type { Remembered } from '../guest/session-options.ts';
 import type { Logger } from '../log.ts';
 import { writeAtomically } from './wanted.ts';
 
