@@ -50,7 +50,9 @@ describe('clock alignment', () => {
         const clock = new ClockAlignment();
         const taken = sample(2e12, out, inside, back, offset);
         clock.add(taken);
-        expect(Math.abs(clock.offsetNs - offset)).toBeLessThanOrEqual(clock.boundNs(Number(taken.receivedNs)) + 1);
+        expect(Math.abs(clock.offsetNs - offset)).toBeLessThanOrEqual(
+          clock.boundNs(Number(taken.receivedNs)) + 1,
+        );
       }),
     );
   });

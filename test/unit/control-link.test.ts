@@ -61,7 +61,9 @@ describe('control link', () => {
   test('a guest that stops answering: TIMEOUT within the limit, its late answer is counted', async () => {
     const channel = new TestChannel();
     const { link } = linkOver(channel);
-    await expect(link.request('status', {}, 'status_report', { timeLimitMs: 20 })).rejects.toMatchObject({ code: 'TIMEOUT' });
+    await expect(link.request('status', {}, 'status_report', { timeLimitMs: 20 })).rejects.toMatchObject({
+      code: 'TIMEOUT',
+    });
     channel.say(encodeFrame('status_report', channel.lastId(), {}, []));
     expect(link.strayReplies).toBe(1);
   });
@@ -80,7 +82,10 @@ describe('control link', () => {
     const { link } = linkOver(channel);
     const refused = link.request('hello_request', {}, 'hello');
     channel.say(encodeFrame('error', channel.lastId(), { error: -93, min_version: 7, max_version: 9 }, 'no'));
-    await expect(refused).rejects.toMatchObject({ code: 'VERSION', message: expect.stringContaining('7 to 9') });
+    await expect(refused).rejects.toMatchObject({
+      code: 'VERSION',
+      message: expect.stringContaining('7 to 9'),
+    });
     expect(protocolVersion).toBeLessThan(7);
   });
 
@@ -90,7 +95,9 @@ describe('control link', () => {
     const waiting = link.request('status', {}, 'status_report');
     channel.close();
     await expect(waiting).rejects.toMatchObject({ code: 'SESSION_ENDED' });
-    await expect(link.request('status', {}, 'status_report')).rejects.toMatchObject({ code: 'SESSION_ENDED' });
+    await expect(link.request('status', {}, 'status_report')).rejects.toMatchObject({
+      code: 'SESSION_ENDED',
+    });
     expect(closed).toEqual(['closed']);
   });
 

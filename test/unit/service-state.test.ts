@@ -25,7 +25,9 @@ describe('wanted state', () => {
     state.add('u1', { name: 'oom', parameters: {} });
     expect(state.remove('u1', 'oom')).toBe(true);
     expect(state.remove('u1', 'oom')).toBe(false);
-    expect(WantedState.load(path()).of('u1')).toEqual([{ name: 'signal', parameters: { signals: 'SIGKILL' } }]);
+    expect(WantedState.load(path()).of('u1')).toEqual([
+      { name: 'signal', parameters: { signals: 'SIGKILL' } },
+    ]);
     expect(WantedState.load(path()).of('u2')).toEqual([]);
   });
 
@@ -37,7 +39,11 @@ describe('wanted state', () => {
 });
 
 describe('session memory', () => {
-  const state = { bootId: 'ab', epoch: '12345678901234567890', probes: [{ slot: 0, name: 'signal', sha256: 'ff', args: '' }] };
+  const state = {
+    bootId: 'ab',
+    epoch: '12345678901234567890',
+    probes: [{ slot: 0, name: 'signal', sha256: 'ff', args: '' }],
+  };
 
   test('is read back; a broken file counts as none', () => {
     const memory = new SessionMemory(directory, silentLog());
