@@ -12,7 +12,7 @@
 #include "vesper.h"
 
 /* When half a frame is there and nothing more comes, look for a new sender behind it. */
-#define RESYNC_MS 250
+#define RESYNC_MS 50
 /* When the port is there and cannot be opened (another program holds it, there is no memory): nobody tells when that ends. */
 #define RETRY_MS 2000
 
@@ -24,9 +24,11 @@ static struct task_struct *channel_task;
 static DECLARE_COMPLETION(channel_started);
 static int channel_error;
 
+/* Written by the thread only. */
+static bool host_present;
+
 /* Only the thread uses these. */
 static bool search_due;
-static bool host_present;
 static bool resync_due;
 static bool complained;
 static unsigned long stalled_since;
@@ -38,6 +40,12 @@ bool vesper_channel_is_current(void)
 	return current == channel_task;
 }
 
+/* Whether a host has the other end open, as far as the port knows. */
+bool vesper_channel_has_host(void)
+{
+	return READ_ONCE(host_present);
+}
+
 /* Any context but NMI. */
 void vesper_channel_wake(enum vesper_channel_event event)
 {
@@ -45,21 +53,16 @@ void vesper_channel_wake(enum vesper_channel_event event)
 	wake_up(&channel_queue);
 }
 
-static void channel_reset(void)
-{
-	vesper_transmit_reset();
-	vesper_parser_reset(&vesper_parser);
-	vesper_push_reset();
-	resync_due = false;
-	complained = false;
-	stalled = false;
-}
-
 static void channel_close(void)
 {
 	vesper_port_close();
-	channel_reset();
-	host_present = false;
+	vesper_transmit_reset();
+	vesper_parser_reset(&vesper_parser);
+	vesper_push_reset();
+	WRITE_ONCE(host_present, false);
+	resync_due = false;
+	complained = false;
+	stalled = false;
 	pr_info("control channel gone\n");
 	/* Another one may have come meanwhile. */
 	search_due = true;
@@ -111,7 +114,7 @@ static void channel_flush(void)
 	if (!stalled || !time_after_eq(jiffies, stalled_since + msecs_to_jiffies(vesper_write_timeout_ms)))
 		return;
 	stalled = false;
-	if (vesper_session_current())
+	if (vesper_session_current() && host_present)
 		pr_warn_ratelimited("the host has read nothing for %u ms: its session ends\n", vesper_write_timeout_ms);
 	vesper_transmit_give_up();
 }
@@ -124,7 +127,6 @@ static void channel_receive(void)
 		ssize_t bytes = vesper_port_read(p->data + p->end, p->capacity - p->end);
 
 		if (bytes > 0) {
-			host_present = true;
 			resync_due = true;
 			p->end += bytes;
 			channel_dispatch();
@@ -132,16 +134,15 @@ static void channel_receive(void)
 			cond_resched();
 			continue;
 		}
-		if (bytes == 0 && host_present) {
-			host_present = false;
-			channel_reset();
-		} else if (bytes == -EAGAIN) {
-			host_present = true;
-		} else if (bytes == -ENODEV) {
+		/*
+		 * The port learns that a host came or went later than it gets the host's bytes: this is no ground to end a
+		 * session, which may already be that of the next host. Its hello does that.
+		 */
+		WRITE_ONCE(host_present, bytes == -EAGAIN);
+		if (bytes == -ENODEV)
 			channel_close();
-		} else if (bytes < 0) {
+		else if (bytes < 0 && bytes != -EAGAIN)
 			pr_warn_ratelimited("reading the port failed (%zd)\n", bytes);
-		}
 		return;
 	}
 }

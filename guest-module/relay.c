@@ -171,7 +171,7 @@ static void relay_revoke(u64 old_epoch, int reason)
 	struct vesper_revoke revoke = { .epoch = cpu_to_le64(old_epoch), .reason = cpu_to_le32(reason) };
 	u32 session = vesper_session_current();
 
-	if (!session)
+	if (!session || !vesper_channel_has_host())
 		return;
 	mutex_lock(&revoke_lock);
 	reinit_completion(&revoked);

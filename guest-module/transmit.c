@@ -15,7 +15,7 @@ static u8 *queue;
 static u32 queue_bytes;
 static u32 start;		/* next byte to write */
 static u32 end;
-static u32 boundary;		/* end of the frame that `start` is in, or at the begin of */
+static u32 boundary;		/* end of the frame that is half out, or `start` */
 
 /* 0: no session. Written under transmit_lock. */
 static u32 session;
@@ -27,9 +27,17 @@ void vesper_transmit_init(void)
 	queue_bytes = vesper_space_bytes(VESPER_SPACE_TX);
 }
 
+/* What is still queued was for another host, but the rest of a frame that is half out: the next must begin at a boundary. */
+static void queue_drop(void)
+{
+	end = boundary;
+}
+
+/* Whoever said hello last has the session. */
 u32 vesper_session_open(void)
 {
 	mutex_lock(&transmit_lock);
+	queue_drop();
 	if (++last_session == 0)
 		last_session = 1;
 	WRITE_ONCE(session, last_session);
@@ -97,8 +105,6 @@ int vesper_transmit_flush(void)
 
 	mutex_lock(&transmit_lock);
 	while (start < end) {
-		if (start == boundary)
-			boundary = start + frame_bytes(start);
 		taken = vesper_port_write(queue + start, end - start);
 		if (taken < 0)
 			break;
@@ -113,16 +119,16 @@ int vesper_transmit_flush(void)
 	return taken >= 0 ? 0 : taken == -EAGAIN && progress ? 1 : taken;
 }
 
-/* Ends the session and drops its frames, but for the rest of one that is half out: the next one must begin at a boundary. */
+/* Ends the session and drops its frames. */
 void vesper_transmit_give_up(void)
 {
 	mutex_lock(&transmit_lock);
 	WRITE_ONCE(session, 0);
-	end = max(start, boundary);
+	queue_drop();
 	mutex_unlock(&transmit_lock);
 }
 
-/* Ends the session and drops everything: the next byte goes to another host. */
+/* Ends the session and drops everything: the port is gone. */
 void vesper_transmit_reset(void)
 {
 	mutex_lock(&transmit_lock);

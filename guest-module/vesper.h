@@ -74,6 +74,7 @@ enum vesper_channel_event { VESPER_CHANNEL_PORT, VESPER_CHANNEL_SEARCH, VESPER_C
 int vesper_channel_start(void);
 void vesper_channel_stop(void);
 bool vesper_channel_is_current(void);
+bool vesper_channel_has_host(void);
 void vesper_channel_wake(enum vesper_channel_event event);
 
 /* frame.c: frames from and to bytes */
