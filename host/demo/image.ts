@@ -9,6 +9,8 @@ import {
   readFileSync,
   renameSync,
   rmSync,
+  statSync,
+  utimesSync,
   writeFileSync,
 } from 'node:fs';
 import { tmpdir } from 'node:os';
@@ -77,7 +79,10 @@ export async function guestImage(kernel: Kernel, options: ImageOptions = {}): Pr
     entries.push({ path: 'bin/sh', link: 'busybox' }, ...(await moduleTree(kernel, modules, contents)));
     for (const path of ['proc', 'sys', 'dev', 'tmp', 'etc']) entries.push({ path, directory: true });
     publishFile(image, cpioArchive(entries));
+    removeUnused(dirname(image));
   }
+  const now = new Date();
+  utimesSync(image, now, now);
   return image;
 }
 
@@ -173,6 +178,15 @@ async function buildActor(): Promise<string> {
     renameSync(temporary, actor);
   }
   return actor;
+}
+
+/** Removes images no guest was booted from for a week: every change of the frontend makes a new one. */
+function removeUnused(folder: string): void {
+  const weekAgo = Date.now() - 7 * 24 * 3600 * 1000;
+  for (const name of readdirSync(folder).filter((file) => file.endsWith('.cpio'))) {
+    const stat = statSync(join(folder, name), { throwIfNoEntry: false });
+    if (stat && stat.mtimeMs < weekAgo) rmSync(join(folder, name), { force: true });
+  }
 }
 
 function publishFile(path: string, content: Uint8Array): void {
