@@ -3,6 +3,8 @@
 #include <linux/notifier.h>
 #include <linux/panic_notifier.h>
 #include <linux/percpu.h>
+#include <linux/rcupdate.h>
+#include <linux/spinlock.h>
 #include <linux/string.h>
 
 #include "vesper.h"
@@ -31,12 +33,18 @@ static int on_panic(struct notifier_block *block, unsigned long event, void *mes
 	return NOTIFY_DONE;
 }
 
-/* Before notifiers that may stop the machine or hang. */
 static struct notifier_block panic_block = { .notifier_call = on_panic, .priority = INT_MAX };
 
+/*
+ * Before every other: pvpanic has the highest priority, too, and while it tells the hypervisor that stops the machine. The chain's own
+ * function puts us behind those of our priority that came before, so this does what it does, at the head.
+ */
 void vesper_panic_init(void)
 {
-	atomic_notifier_chain_register(&panic_notifier_list, &panic_block);
+	spin_lock_irq(&panic_notifier_list.lock);
+	panic_block.next = rcu_dereference_protected(panic_notifier_list.head, lockdep_is_held(&panic_notifier_list.lock));
+	rcu_assign_pointer(panic_notifier_list.head, &panic_block);
+	spin_unlock_irq(&panic_notifier_list.lock);
 }
 
 void vesper_panic_exit(void)
