@@ -42,7 +42,8 @@ static struct notifier_block panic_block = { .notifier_call = on_panic, .priorit
 void vesper_panic_init(void)
 {
 	spin_lock_irq(&panic_notifier_list.lock);
-	panic_block.next = rcu_dereference_protected(panic_notifier_list.head, lockdep_is_held(&panic_notifier_list.lock));
+	RCU_INIT_POINTER(panic_block.next,
+			 rcu_dereference_protected(panic_notifier_list.head, lockdep_is_held(&panic_notifier_list.lock)));
 	rcu_assign_pointer(panic_notifier_list.head, &panic_block);
 	spin_unlock_irq(&panic_notifier_list.lock);
 }
