@@ -94,8 +94,25 @@ static int tracepoint_arm(struct vesper_point *point)
 	return 0;
 }
 
+/*
+ * With kernel.ftrace_enabled=0 a kprobe on a function entry registers with success and never fires; unregistered in that state it
+ * leaves flags behind that make ftrace give up later (seen on 6.1 and 6.12). So it is not armed at all.
+ */
+static bool ftrace_is_off(void)
+{
+#ifdef CONFIG_KPROBES_ON_FTRACE
+	const int *enabled = vesper_symbol("ftrace_enabled");
+
+	return enabled && !READ_ONCE(*enabled);
+#else
+	return false;
+#endif
+}
+
 int vesper_point_arm(struct vesper_point *point)
 {
+	if ((point->kind == VESPER_POINT_KPROBE || point->kind == VESPER_POINT_KRETPROBE) && ftrace_is_off())
+		return -EOPNOTSUPP;
 	switch (point->kind) {
 	case VESPER_POINT_KPROBE:
 		return kprobe_arm(&point->kprobe);

@@ -123,7 +123,8 @@ function failedPoint({ error, points = [] }: FailedLoad, image: ProbeImage): str
   const why: Readonly<Record<string, string>> = {
     ENOENT: "the guest's kernel has no such function",
     EINVAL: 'it cannot be probed in this kernel',
-    EOPNOTSUPP: "the guest's kernel was built without this kind of probe",
+    EOPNOTSUPP:
+      'the guest has kernel.ftrace_enabled=0 (run "sysctl kernel.ftrace_enabled=1" in it), or its kernel lacks this kind of probe',
   };
   return `its required probe point ${failed.name} cannot be armed: ${why[failed.error] ?? 'the kernel refused'} (${failed.error}).`;
 }
