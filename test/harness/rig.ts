@@ -290,7 +290,10 @@ export class ServiceProcess implements AsyncDisposable {
 
   /** The machine first: its service sees it die, and removes what it had plugged. */
   async close(): Promise<void> {
-    if (!this.running && runs(this.#machine.pid)) await this.start();
+    if (!this.running && runs(this.#machine.pid)) {
+      await this.start();
+      await this.guestUntil(({ state }) => state === 'active').catch(() => undefined);
+    }
     await this.#machine.kill();
     if (this.running) await this.guestUntil(({ state }) => state === 'stopped').catch(() => undefined);
     // Without a service nobody removes the region of a machine that dies: it is the black box.
