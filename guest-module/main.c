@@ -27,9 +27,10 @@ static int __init vesper_init(void)
 	if (err)
 		return err;
 	vesper_identity_init();
+	vesper_entry_init();
 	err = vesper_slot_init();
 	if (err)
-		return err;
+		goto err_entry;
 	/* The loader uses the space that the channel thread makes and frees; before and after that it has nothing to do. */
 	err = vesper_loader_start();
 	if (err)
@@ -52,6 +53,8 @@ err_loader:
 	vesper_loader_stop();
 err_slot:
 	vesper_slot_exit();
+err_entry:
+	vesper_entry_exit();
 	return err;
 }
 
@@ -64,6 +67,7 @@ static void __exit vesper_exit(void)
 	vesper_loader_stop();
 	vesper_channel_stop();
 	vesper_slot_exit();
+	vesper_entry_exit();
 }
 
 module_init(vesper_init);

@@ -8,8 +8,12 @@
 #include "vesper.h"
 
 /* register_kprobe() fills in what must be empty when it is called again. */
-static int kprobe_arm(struct kprobe *kprobe)
+static int kprobe_arm(struct vesper_point *point)
 {
+	struct kprobe *kprobe = &point->kprobe;
+
+	if (vesper_entry_arm(point))
+		return 0;
 	kprobe->addr = NULL;
 	kprobe->flags = 0;
 	return register_kprobe(kprobe);
@@ -115,7 +119,7 @@ int vesper_point_arm(struct vesper_point *point)
 		return -EOPNOTSUPP;
 	switch (point->kind) {
 	case VESPER_POINT_KPROBE:
-		return kprobe_arm(&point->kprobe);
+		return kprobe_arm(point);
 	case VESPER_POINT_KRETPROBE:
 		return kretprobe_arm(&point->kretprobe);
 	case VESPER_POINT_TRACEPOINT:
@@ -135,7 +139,7 @@ void vesper_points_disarm(struct vesper_point **points, unsigned int count)
 	struct kprobe *kprobes[VESPER_POINTS_MAX];
 	struct kretprobe *kretprobes[VESPER_POINTS_MAX];
 	int kprobe_count = 0, kretprobe_count = 0;
-	bool tracepoints = false;
+	bool tracepoints = false, entries = false;
 
 	for (unsigned int i = 0; i < count; i++) {
 		struct vesper_point *point = points[i];
@@ -144,7 +148,12 @@ void vesper_points_disarm(struct vesper_point **points, unsigned int count)
 			continue;
 		switch (point->kind) {
 		case VESPER_POINT_KPROBE:
-			kprobes[kprobe_count++] = &point->kprobe;
+			if (point->address) {
+				vesper_entry_disarm(point);
+				entries = true;
+			} else {
+				kprobes[kprobe_count++] = &point->kprobe;
+			}
 			break;
 		case VESPER_POINT_KRETPROBE:
 			kretprobes[kretprobe_count++] = &point->kretprobe;
@@ -162,8 +171,11 @@ void vesper_points_disarm(struct vesper_point **points, unsigned int count)
 		unregister_kprobes(kprobes, kprobe_count);
 	if (kretprobe_count)
 		unregister_kretprobes(kretprobes, kretprobe_count);
+	/* Waits for what the entries have to wait for, too. */
 	if (tracepoints)
 		tracepoint_synchronize_unregister();
+	else if (entries)
+		vesper_entries_synchronize();
 	for (unsigned int i = 0; i < count; i++) {
 		if (points[i]->error)
 			continue;

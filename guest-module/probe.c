@@ -86,6 +86,7 @@ static int counters_create(struct vesper_probe *probe)
 		probe->points[i]->hits = counters + 2 + i;
 		probe->points[i]->probe = probe;
 		probe->points[i]->error = -ENODATA;
+		probe->points[i]->address = 0;
 	}
 	return 0;
 }

@@ -194,6 +194,13 @@ void vesper_probe_disarm_all(void);
 int vesper_point_arm(struct vesper_point *point);
 void vesper_points_disarm(struct vesper_point **points, unsigned int count);
 
+/* point_entry.c: entries of functions through ftrace */
+void vesper_entry_init(void);
+void vesper_entry_exit(void);
+bool vesper_entry_arm(struct vesper_point *point);
+void vesper_entry_disarm(struct vesper_point *point);
+void vesper_entries_synchronize(void);
+
 /* region.c: memory shared with the host */
 struct vesper_region_memory {
 	struct list_head node;

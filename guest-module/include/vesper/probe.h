@@ -66,6 +66,8 @@ struct vesper_point {
 		} notifier;
 	};
 	/* Set by the frontend. */
+	unsigned long address;	/* of a kprobe's function where it is armed through ftrace, else 0 */
+	struct hlist_node node;
 	struct vesper_probe *probe;
 	int error;		/* 0: armed; -ENODATA: not tried; else why it did not arm */
 	u64 __percpu *hits;
@@ -228,7 +230,11 @@ static inline u64 vesper_hits(const struct vesper_point *point)
 		.doc = _doc, \
 	}
 
-/* handler: int (*)(struct kprobe *, struct pt_regs *), returns 0; declared here, defined below, so that it can name its point */
+/*
+ * handler: int (*)(struct kprobe *, struct pt_regs *), returns 0; declared here, defined below, so that it can name its point. Of
+ * the registers only those that hold the function's arguments can be relied on (regs_get_kernel_argument()): where it can, the
+ * frontend calls the handler through ftrace, at half the cost.
+ */
 #define VESPER_KPROBE(_point, _symbol, _handler, _required, _doc) \
 	static int _handler(struct kprobe *, struct pt_regs *); \
 	VESPER_POINT_DESC(_point, VESPER_POINT_KPROBE, _symbol, _required, _doc); \
