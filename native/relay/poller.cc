@@ -122,6 +122,8 @@ void Poller::run() {
       resting_ = true;
       changed_.wait(lock);
       resting_ = false;
+      // What was just drained is left to fill again: each look takes cache lines from the guest that writes.
+      if (!stopping_) changed_.wait_for(lock, timing_.shortest);
     }
   }
 }

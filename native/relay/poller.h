@@ -26,7 +26,7 @@ namespace vesper::relay {
 class Poller {
  public:
   struct Timing {
-    std::chrono::nanoseconds shortest{50'000};
+    std::chrono::nanoseconds shortest{200'000};
     std::chrono::nanoseconds longest{500'000};
     std::chrono::nanoseconds quiet{5'000'000};
   };
