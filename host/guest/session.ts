@@ -339,7 +339,7 @@ export class GuestSession {
   async #beat(): Promise<void> {
     followWallClock();
     // A doorbell may have got lost with a channel that was cut in the middle of it.
-    this.#relay?.wake();
+    this.#relay?.look();
     this.#verify();
     // Nobody there to answer, and what nobody reads would fill the channel.
     if (this.#options.machine.state === 'paused') return;

@@ -41,6 +41,8 @@ export interface RelayReader {
   start(): void;
   /** A doorbell of this epoch came. Delivers, up to a slice of time, before it returns. */
   wake(): void;
+  /** Should a doorbell have got lost: as `wake`, but nothing stays awake where nothing was read since the last look. */
+  look(): void;
   /** Deliver all that is published now. */
   drain(): void;
   /** Of a guest that is silent: also records that were written but not published, each once. */
@@ -66,6 +68,8 @@ export interface RelayFactory {
 /** Records between two looks for broken rings in a stream that never pauses. */
 const lookEvery = 100_000;
 const smallestRecord = 32;
+/** Records that are enough to tell that there are some. */
+const firstLook = 64;
 
 export class Relay implements RelayReader {
   readonly region: NativeRegion;
@@ -77,6 +81,8 @@ export class Relay implements RelayReader {
   #batches = 0;
   #handlerErrors = 0;
   #sinceLook = 0;
+  #taken = 0;
+  #takenAtLook = 0;
 
   constructor(hub: RelayHub, options: RelayOptions) {
     const { path, layout, epoch } = options;
@@ -118,6 +124,14 @@ export class Relay implements RelayReader {
     this.#hub.wake(this);
   }
 
+  look(): void {
+    this.#hub.withBatch((batch) => this.turn(batch, firstLook));
+    if (this.#taken === this.#takenAtLook) return;
+    this.#takenAtLook = this.#taken;
+    // The guest rings once and then trusts in being looked at: awake and to sleep again, so that it rings anew.
+    this.#hub.wake(this);
+  }
+
   drain(): void {
     // A guest that goes on writing does not keep us here: at most as many records as the rings can hold.
     let left = this.#options.layout.regionBytes / smallestRecord;
@@ -155,6 +169,7 @@ export class Relay implements RelayReader {
       // The handler may have closed the relay.
       if (!this.region.closed) this.region.release();
     }
+    this.#taken += count;
     this.#sinceLook += count;
     if (count === 0 || this.#sinceLook > lookEvery) this.#lookForBrokenRings();
     return count;

@@ -94,6 +94,42 @@ describe('delivery', () => {
     expect(contextSwitches() - before).toBe(0);
   });
 
+  test('a look at a quiet region wakes nothing; it finds what a lost doorbell told of, and asks for the next', async () => {
+    const fixture = new RelayFixture();
+    const hub = newHub();
+    const { relay, rows } = open(hub, fixture);
+    relay.start();
+    await asleep(hub);
+    relay.look();
+    expect(hub.awake).toBe(0);
+
+    const ring = fixture.writer.ring(other);
+    ring.write();
+    ring.clearNeedWakeup();
+    relay.look();
+    expect(rows).toEqual(['other:0']);
+    expect(hub.awake).toBe(1);
+    await asleep(hub);
+    expect(ring.needWakeup).toBe(true);
+    relay.look();
+    expect(hub.awake).toBe(0);
+  });
+
+  test('a look finds that records were read although their doorbell was lost', async () => {
+    const fixture = new RelayFixture();
+    const hub = newHub();
+    const { relay } = open(hub, fixture);
+    relay.start();
+    await asleep(hub);
+    const ring = fixture.writer.ring(other);
+    ring.write();
+    ring.clearNeedWakeup();
+    relay.drain();
+    relay.look();
+    await asleep(hub);
+    expect(ring.needWakeup).toBe(true);
+  });
+
   test('after close() nothing is delivered, and what was counted stays known', async () => {
     const fixture = new RelayFixture();
     const hub = newHub();
