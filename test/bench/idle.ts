@@ -94,7 +94,7 @@ function cpuSeconds(pid: number): number {
 /** `vesper serve` as users run it, over some guests with both probes armed; ends the service afterwards, the guests keep them. */
 async function serve(directory: string, machines: readonly Machine[]): Promise<Idleness> {
   const guests = machines.flatMap(({ name, qmpPath }) => ['--qemu', `${name}=${qmpPath}`]);
-  const service = spawn(process.execPath, [join(repository, 'dist/main.js'), 'serve', ...guests], {
+  const service = spawn(join(repository, 'dist/vesper'), ['serve', ...guests], {
     env: { ...process.env, VESPER_RUN_DIR: directory, VESPER_STATE_DIR: join(directory, 'state') },
     stdio: ['ignore', 'inherit', 'ignore'],
   });
