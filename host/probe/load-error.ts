@@ -197,10 +197,13 @@ function notPermitted(image: ProbeImage, guest: GuestKernel): string {
   return `its kernel does not permit it (EPERM): either ${lockdown}, or ${disabled}.`;
 }
 
-function initFailed({ error }: FailedLoad, image: ProbeImage): string {
-  const points = image.declaration?.points.filter((point) => point.required).map(({ name }) => name) ?? [];
-  const hint = points.length > 0 ? ` Its required probe points are ${listed(points)}.` : '';
-  return `its init function failed, ${errnoText(error)}; see the kernel log of the guest.${hint}`;
+function initFailed({ error, points = [] }: FailedLoad, image: ProbeImage): string {
+  const failed = `its init function failed, ${errnoText(error)}; see the kernel log of the guest.`;
+  // An init function may insist on points that are declared as optional.
+  const unarmed = points.filter((point) => point.error === errnoName(error)).map(({ name }) => name);
+  if (unarmed.length > 0) return `${failed} With that error it could not arm ${listed(unarmed)}.`;
+  const required = image.declaration?.points.filter((point) => point.required).map(({ name }) => name) ?? [];
+  return required.length > 0 ? `${failed} Its required probe points are ${listed(required)}.` : failed;
 }
 
 const withArgs = ({ args = '' }: FailedLoad): boolean => args !== '';

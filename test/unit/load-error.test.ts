@@ -165,6 +165,19 @@ describe('a load that failed', () => {
       /required probe point do_exit cannot be armed: the guest's kernel has no such function \(ENOENT\)/,
     ],
     [
+      'a point that its init function insists on',
+      -2,
+      {
+        details: {
+          points: [
+            { name: 'do_fork', error: 'ENOENT' },
+            { name: 'do_exit', error: '' },
+          ],
+        },
+      },
+      /its init function failed, no such entry \(ENOENT\); .* With that error it could not arm do_fork\./,
+    ],
+    [
       'its init function, after it registered',
       -2,
       { details: { points: [{ name: 'do_exit', error: '' }] } },
