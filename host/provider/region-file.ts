@@ -2,7 +2,7 @@
 
 /** The file behind a shared region: made and stamped by the provider, mapped by host and guest. */
 
-import { randomBytes } from 'node:crypto';
+import { createHash, randomBytes } from 'node:crypto';
 import { constants } from 'node:fs';
 import { type FileHandle, open, readdir, rm } from 'node:fs/promises';
 import { basename, dirname, join } from 'node:path';
@@ -26,8 +26,8 @@ export async function createRegionFile(prefix: string, bytes: number): Promise<P
       `a region of ${bytes} bytes: it has to be a power of two of at least ${regionBytesMin}`,
     );
   }
-  const token = randomBytes(16);
-  const path = `${prefix}-${token.toString('hex', 0, 4)}`;
+  const path = `${prefix}-${randomBytes(4).toString('hex')}`;
+  const token = tokenOf(path);
   try {
     const file = await open(path, O_CREAT | O_EXCL | O_NOFOLLOW | O_RDWR, 0o600);
     try {
@@ -49,7 +49,7 @@ export async function createRegionFile(prefix: string, bytes: number): Promise<P
     const message = `cannot make the region ${path}: ${why}: free some, or choose another folder for regions`;
     throw new VesperError('HOST', message, { cause: error, data: { path, bytes } });
   }
-  return { path, bytes, token: Uint8Array.from(token) };
+  return { path, bytes, token };
 }
 
 /**
@@ -64,7 +64,17 @@ async function fill(file: FileHandle, bytes: number): Promise<void> {
   }
 }
 
-/** The region that is in a file of a former service; undefined where it is no region or not readable. */
+/**
+ * Which region this is. It follows from the file's name, which the guest cannot change: what the guest made of the stamp is
+ * told even by a service that did not make the region.
+ */
+const tokenOf = (path: string): Uint8Array =>
+  Uint8Array.from(createHash('sha256').update(basename(path)).digest().subarray(0, 16));
+
+/**
+ * The region that is in a file of a former service; undefined where it is not readable or its stamp is not as it was made: a
+ * frontend would not find it, or not by this token.
+ */
 export async function readRegionFile(path: string): Promise<ProvidedRegion | undefined> {
   let file: FileHandle | undefined;
   try {
@@ -75,9 +85,34 @@ export async function readRegionFile(path: string): Promise<ProvidedRegion | und
     if (bytesRead < raw.length) return undefined;
     const header = decode(regionHeader, raw);
     const ours = header.magic === regionMagic && header.layout_version === layoutVersion;
-    return ours && header.region_bytes === BigInt(size)
-      ? { path, bytes: size, token: header.token }
+    const token = tokenOf(path);
+    return ours && header.region_bytes === BigInt(size) && Buffer.compare(header.token, token) === 0
+      ? { path, bytes: size, token }
       : undefined;
+  } catch (error) {
+    if (['ENOENT', 'EACCES', 'ELOOP'].includes((error as NodeJS.ErrnoException).code ?? '')) return undefined;
+    throw error;
+  } finally {
+    await file?.close();
+  }
+}
+
+/**
+ * Writes the stamp of a region anew that the guest overwrote: its frontend still knows the region by the token, and to plug
+ * another one the guest would have to take part. Undefined where the file is none of ours or not writable.
+ */
+export async function restampRegionFile(path: string): Promise<ProvidedRegion | undefined> {
+  if (!/-[0-9a-f]{8}$/.test(path)) return undefined;
+  let file: FileHandle | undefined;
+  try {
+    file = await open(path, O_RDWR | O_NOFOLLOW);
+    const { size: bytes } = await file.stat();
+    if (!Number.isSafeInteger(Math.log2(bytes)) || bytes < regionBytesMin) return undefined;
+    const token = tokenOf(path);
+    const header = { magic: regionMagic, layout_version: layoutVersion, region_bytes: BigInt(bytes), token };
+    // Behind it is the guest's part: its rings may be in use.
+    await file.write(encode(regionHeader, header), 0, regionHeader.offsets.epoch, 0);
+    return { path, bytes, token };
   } catch (error) {
     if (['ENOENT', 'EACCES', 'ELOOP'].includes((error as NodeJS.ErrnoException).code ?? '')) return undefined;
     throw error;

@@ -14,7 +14,12 @@ import {
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
-import { createRegionFile, readRegionFile, removeRegionFiles } from '../../host/provider/region-file.ts';
+import {
+  createRegionFile,
+  readRegionFile,
+  removeRegionFiles,
+  restampRegionFile,
+} from '../../host/provider/region-file.ts';
 import { regionHeader, regionMagic } from '../../host/wire/region.ts';
 import { decode } from '../../host/wire/struct.ts';
 
@@ -107,6 +112,21 @@ describe('a region file', () => {
     writeFileSync(path, 'more', { flag: 'a' });
     expect(await readRegionFile(path)).toBeUndefined();
   });
+
+  it.each(['magic', 'layout_version', 'region_bytes', 'token'] as const)(
+    'whose %s the guest overwrote is none',
+    async (field) => {
+      const { path } = await createRegionFile(join(folder, 'r'), 1 << 16);
+      const raw = readFileSync(path);
+      const last = regionHeader.offsets[field] + (field === 'token' ? 15 : 3);
+      raw.writeUInt8(raw.readUInt8(last) ^ 1, last);
+      writeFileSync(path, raw);
+      expect(await readRegionFile(path)).toBeUndefined();
+      const restored = await restampRegionFile(path);
+      expect(restored).toBeDefined();
+      expect(await readRegionFile(path)).toEqual(restored);
+    },
+  );
 
   it('left behind is removed, those of other machines stay', async () => {
     await createRegionFile(join(folder, 'vesper-g1'), 1 << 16);

@@ -6,7 +6,7 @@ import { rm } from 'node:fs/promises';
 import { z } from 'zod';
 import { VesperError } from '../../error.ts';
 import type { ProvidedRegion } from '../provider.ts';
-import { createRegionFile, readRegionFile, removeRegionFiles } from '../region-file.ts';
+import { createRegionFile, readRegionFile, removeRegionFiles, restampRegionFile } from '../region-file.ts';
 import {
   busesOf,
   children,
@@ -101,7 +101,7 @@ export class RegionDevice {
     const path = await textProperty(qmp, `/objects/${memoryId}`, 'mem-path');
     this.#file = path;
     if (!all.some(({ path }) => path === `/machine/peripheral/${deviceId}`)) return undefined;
-    return readRegionFile(path);
+    return (await readRegionFile(path)) ?? restampRegionFile(path);
   }
 
   /** Takes away the device and its memory, or what there is of them. */
