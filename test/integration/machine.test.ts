@@ -76,7 +76,7 @@ describe.each(kernelKeys)('kernel %s', (kernel) => {
 
     const position = machine.consolePosition();
     await machine.sysrq('t');
-    const task = (name: string, state: string) => new RegExp(`task:${name} +state:${state} .*? pid:(\\d+)`);
+    const task = (name: string, state: string) => new RegExp(`task:${name} +state:${state} .*? pid:(\\d+)\\s`);
     await machine.waitConsole(task('actor', 'D'), 10_000, position);
     expect((await machine.waitConsole(task('bomb', 'T'), 10_000, position))[1]).toBe(`${bomb}`);
 
@@ -87,7 +87,7 @@ describe.each(kernelKeys)('kernel %s', (kernel) => {
 
 test('init can be asleep for ever, alone', async () => {
   const machine = await boot({ init: 'asleep' });
-  // Right after its last line PID 1 may still be busy with writing it.
+  // Right after its last line PID 1 may still be busy with writing it, and needs time between two looks to get done.
   await expect
     .poll(
       async () => {
@@ -95,7 +95,7 @@ test('init can be asleep for ever, alone', async () => {
         await machine.sysrq('t');
         return (await machine.waitConsole(/task:actor .*? pid:1 /, 10_000, position))[0];
       },
-      { timeout: 30_000 },
+      { timeout: 60_000, interval: 1_000 },
     )
     .toMatch(/state:S/);
   expect(machine.console()).not.toMatch(/task:sh /);
