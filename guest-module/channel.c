@@ -4,6 +4,7 @@
  * events set by wait queues, sockets and irq_work; nothing here polls, and nothing but the port can make it wait.
  */
 #include <linux/completion.h>
+#include <linux/freezer.h>
 #include <linux/kthread.h>
 #include <linux/sched/mm.h>
 #include <linux/ktime.h>
@@ -219,13 +220,16 @@ static int channel_run(void *unused)
 	}
 
 	set_user_nice(current, MIN_NICE);
+	/* A machine that suspends takes the port's device away, and expects that nobody uses it then. */
+	set_freezable();
 	vesper_space_enter();
 	search_due = true;
 	set_bit(VESPER_CHANNEL_SEARCH, &channel_events);
 	while (!kthread_should_stop()) {
-		long left = wait_event_idle_timeout(channel_queue, READ_ONCE(channel_events) || kthread_should_stop(),
-						    channel_patience());
+		long left = wait_event_freezable_timeout(channel_queue, READ_ONCE(channel_events) || kthread_should_stop(),
+							 channel_patience());
 
+		try_to_freeze();
 		channel_turn(xchg(&channel_events, 0), left == 0);
 	}
 	vesper_port_close();

@@ -3,6 +3,7 @@
  * The loader thread works off what may take long, one job after the other, and answers each. Modules are loaded and unloaded by the
  * system calls' own code, called from this thread with the private address space: no process takes part.
  */
+#include <linux/freezer.h>
 #include <linux/kthread.h>
 #include <linux/ptrace.h>
 #include <linux/sched/mm.h>
@@ -248,11 +249,12 @@ static void loader_do(const struct vesper_job *job)
 static int loader_run(void *unused)
 {
 	set_user_nice(current, MIN_NICE);
+	set_freezable();
 	while (!kthread_should_stop()) {
 		struct vesper_job job;
 
-		wait_event_idle(jobs_queue, READ_ONCE(jobs_end) != READ_ONCE(jobs_first) || kthread_should_stop());
-		while (!kthread_should_stop() && loader_next(&job))
+		wait_event_freezable(jobs_queue, READ_ONCE(jobs_end) != READ_ONCE(jobs_first) || kthread_should_stop());
+		while (!kthread_should_stop() && !try_to_freeze() && loader_next(&job))
 			loader_do(&job);
 	}
 	return 0;

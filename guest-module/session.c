@@ -223,7 +223,8 @@ static const struct {
 	u16 bytes;
 	u16 tail_max;
 } requests[] = {
-	[VESPER_MSG_HELLO_REQUEST] = { on_hello_request, sizeof(struct vesper_hello_request) },
+	/* One of a later version may be longer. */
+	[VESPER_MSG_HELLO_REQUEST] = { on_hello_request, sizeof(struct vesper_hello_request), 256 },
 	[VESPER_MSG_ACTIVATE] = { on_activate, sizeof(struct vesper_activate) },
 	[VESPER_MSG_DEACTIVATE] = { on_deactivate, sizeof(struct vesper_deactivate) },
 	[VESPER_MSG_PUSH_BEGIN] = { on_push_begin, sizeof(struct vesper_push_begin) },

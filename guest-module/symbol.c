@@ -14,7 +14,8 @@ DEFINE_STATIC_CALL_NULL(vesper_lookup, vesper_kallsyms_lookup);
 
 int vesper_symbol_init(void)
 {
-	struct kprobe kprobe = { .symbol_name = "kallsyms_lookup_name" };
+	/* Disabled: it shall only find the address. Armed while kernel.ftrace_enabled is 0 it would damage ftrace's books. */
+	struct kprobe kprobe = { .symbol_name = "kallsyms_lookup_name", .flags = KPROBE_FLAG_DISABLED };
 	int err = register_kprobe(&kprobe);
 
 	if (err) {

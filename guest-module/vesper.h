@@ -10,7 +10,7 @@
  *
  * Locks, none held while a module's init or exit runs, outer first:
  *   arm_lock (probe.c) > slots_lock (slot.c)
- *   change_lock (relay.c) > state_lock (relay.c), regions_lock (region.c) > transmit_lock (transmit.c)
+ *   change_lock or revoke_lock (relay.c) > state_lock (relay.c), regions_lock (region.c) > transmit_lock (transmit.c)
  */
 #ifndef _VESPER_H
 #define _VESPER_H
