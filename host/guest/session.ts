@@ -117,6 +117,11 @@ export class GuestSession {
     return session;
   }
 
+  /** Of the rings; the frontend keeps it until they are laid out anew. */
+  get epoch(): bigint {
+    return this.#epoch;
+  }
+
   get channelDescription(): string {
     return this.#link.description;
   }

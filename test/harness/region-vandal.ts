@@ -2,16 +2,17 @@
 
 /**
  * A process that writes records into the region of its arguments and, all the time, nonsense beside them:
- * `region-vandal.ts PATH REGION-BYTES EPOCH SEED`. Every so often it lays the rings out anew. Goes on until it is killed.
+ * `region-vandal.ts PATH REGION-BYTES EPOCH SEED [CPUS]`. Every so often it lays the rings out anew. Goes on until it is killed.
  */
 
 import { regionLayout, splitRegion } from '../../host/relay/layout.ts';
 import { corrupt, pristineOf, Random } from './corruption.ts';
 import { RegionWriter } from './region-writer.ts';
 
-const [path = '', bytes, epoch, seed] = process.argv.slice(2);
+const [path = '', bytes, epoch, seed, cpus = '2'] = process.argv.slice(2);
 const regionBytes = Number(bytes);
-const layout = regionLayout({ regionBytes, cpuCount: 2, ...splitRegion(regionBytes, 2) });
+const cpuCount = Number(cpus);
+const layout = regionLayout({ regionBytes, cpuCount, ...splitRegion(regionBytes, cpuCount) });
 const random = new Random(Number(seed));
 
 let writer = new RegionWriter(path, layout, BigInt(epoch ?? 0), { resume: true });
