@@ -15,7 +15,7 @@ import type { RegionNotices } from './region-notices.ts';
 
 /** A frontend answers in a few ms; a guest under TCG that is starved of memory may need seconds. */
 const helloTimeLimitMs = 8_000;
-const regionTimeLimitMs = 20_000;
+const regionTimeLimitMs = 8_000;
 
 export type Hello = PayloadOf<'hello'>;
 
@@ -58,9 +58,8 @@ export interface EstablishOptions {
 }
 
 export async function establish({ link, machine, hello, ...rest }: EstablishOptions): Promise<Established> {
-  const region = await machine.provideRegion(rest.regionBytes);
+  const region = await mappedRegion(machine, hello, rest.regionBytes, rest.notices);
   const token = hexOf(region.token);
-  if (hexOf(hello.relay_token) !== token) await rest.notices.wait(token, regionTimeLimitMs);
   const left = readRegionHeader(region.path, region.bytes);
   const resume =
     left !== undefined &&
@@ -105,6 +104,29 @@ export async function establish({ link, machine, hello, ...rest }: EstablishOpti
     epoch,
     resumed: payload.resumed === 1,
   };
+}
+
+/** A region that the frontend says it has mapped. */
+async function mappedRegion(
+  machine: Machine,
+  hello: Hello,
+  bytes: number,
+  notices: RegionNotices,
+): Promise<ProvidedRegion> {
+  const region = await machine.provideRegion(bytes);
+  const token = hexOf(region.token);
+  if (hexOf(hello.relay_token) === token) return region;
+  try {
+    await notices.wait(token, regionTimeLimitMs);
+    return region;
+  } catch (thrown) {
+    if (!(thrown instanceof VesperError && thrown.code === 'TIMEOUT')) throw thrown;
+    // A guest that destroyed the header finds no region of ours when it boots, and looks again only at a new device.
+    await machine.withdrawRegion();
+    const another = await machine.provideRegion(bytes);
+    await notices.wait(hexOf(another.token), regionTimeLimitMs);
+    return another;
+  }
 }
 
 /** Not zero; its low half, which the record tags use, is random too. */

@@ -57,7 +57,7 @@ export const regionHeader = struct(
     layout_version: u32('written by the host'),
     reserved: u32('zero'),
     region_bytes: u64('written by the host'),
-    token: bytes(16, 'random, written by the host: which region this is'),
+    token: bytes(16, 'written by the host: which region this is'),
     epoch: u64('session epoch of the rings'),
     boot_id: bytes(16, 'boot of the guest that wrote the rings'),
     header_bytes: u32('header and directory, a multiple of the page'),

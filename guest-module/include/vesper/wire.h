@@ -545,7 +545,7 @@ struct vesper_region {
 	__le32 layout_version;	/* written by the host */
 	__le32 reserved;	/* zero */
 	__le64 region_bytes;	/* written by the host */
-	__u8 token[16];	/* random, written by the host: which region this is */
+	__u8 token[16];	/* written by the host: which region this is */
 	__le64 epoch;	/* session epoch of the rings */
 	__u8 boot_id[16];	/* boot of the guest that wrote the rings */
 	__le32 header_bytes;	/* header and directory, a multiple of the page */
