@@ -4,8 +4,9 @@
  *
  * out_of_memory() is entered with what was asked for, oom_kill_process() when a victim is chosen, mark_victim for every
  * process that is then killed (several where a memory cgroup dies as a whole). All three run under oom_lock, in the task
- * whose allocation failed: what the first two saw is kept in one static place for the third, which writes event "kill".
- * The victim's last thread to leave its memory behind writes event "gone".
+ * whose allocation failed: what the first two saw is kept in one static place. Event "kill" is written as soon as the victim
+ * is chosen, for the kernel first prints its report, which takes its time on a serial console; at mark_victim it is written for
+ * those that nobody chose. The victim's last thread to leave its memory behind writes event "gone".
  *
  * Nothing here allocates: when these handlers run there is nothing left.
  */
@@ -50,14 +51,14 @@
 	F(E, u64, free_pages, , DETAIL, PAGES, "", "free memory of the guest")                                                 \
 	F(E, char, memcg, [PATH_BYTES], DETAIL, NONE, "", "memory cgroup that hit its limit; empty if none; a long path keeps its end") \
 	F(E, char, victim_memcg, [PATH_BYTES], DETAIL, NONE, "", "memory cgroup of the victim; a long path keeps its end")
-VESPER_EVENT(kill, 1, CRITICAL, KILL_FIELDS, "The OOM killer has chosen a process and sent it SIGKILL.");
+VESPER_EVENT(kill, 1, CRITICAL, KILL_FIELDS, "The OOM killer has chosen a process and kills it.");
 
 #define GONE_FIELDS(F, E)                                                                                                \
 	F(E, u32, pid, , PID, NONE, "", "process that was killed")                                                       \
 	F(E, u32, uid, , UID, NONE, "", "its real user id")                                                              \
 	F(E, char, comm, [TASK_COMM_LEN], COMM, NONE, "", "name of its main thread")                                     \
 	F(E, u32, reaped, , LABEL, NONE, "answer", "whether the OOM reaper took its memory while it was stuck")           \
-	F(E, u64, took_ns, , VALUE, NANOSECONDS, "", "from the kill until it was gone")
+	F(E, u64, took_ns, , VALUE, NANOSECONDS, "", "from the choice until it was gone")
 VESPER_EVENT(gone, 2, CRITICAL, GONE_FIELDS, "A victim of the OOM killer has ended and let go of its memory.");
 
 enum { NO, YES, NOT_SEEN };
@@ -190,21 +191,7 @@ static int on_out_of_memory(struct kprobe *kprobe, struct pt_regs *regs)
 	return 0;
 }
 
-VESPER_KPROBE(chosen, "oom_kill_process", on_choice, false, "a victim has been chosen: constraint and limit");
-
-static int on_choice(struct kprobe *kprobe, struct pt_regs *regs)
-{
-	const struct oom_control *control = (const struct oom_control *)regs_get_kernel_argument(regs, 0);
-
-	if (!vesper_enter(&chosen))
-		return 0;
-	call_fill(control);
-	call.constraint = control->constraint;
-	call.limit_pages = control->totalpages;
-	call.choice = control->chosen->signal;
-	call.choice_dying = READ_ONCE(control->chosen->signal->flags) & SIGNAL_GROUP_EXIT || control->chosen->flags & PF_EXITING;
-	return 0;
-}
+VESPER_KPROBE(chosen, "oom_kill_process", on_choice, false, "a victim has been chosen: who, its memory, constraint and limit");
 
 /* ---- victims ---- */
 
@@ -271,10 +258,47 @@ static u32 was_dying(const struct task_struct *task)
 	return call.choice == task->signal && call.choice_dying ? YES : NO;
 }
 
+static void memory_fill(struct kill *event, struct mm_struct *mm)
+{
+	event->anon_pages = get_mm_counter(mm, MM_ANONPAGES);
+	event->file_pages = get_mm_counter(mm, MM_FILEPAGES);
+	event->shmem_pages = get_mm_counter(mm, MM_SHMEMPAGES);
+	event->swap_pages = get_mm_counter(mm, MM_SWAPENTS);
+	event->page_table_bytes = mm_pgtables_bytes(mm);
+}
+
+/*
+ * A victim that was marked keeps its memory; one that was only chosen may let go of it at any moment, but not while the lock is
+ * held. A lock that somebody else holds is not waited for: then another thread's is tried. Under rcu_read_lock().
+ */
+static void memory_find(struct kill *event, struct task_struct *task)
+{
+	struct mm_struct *mm = READ_ONCE(task->signal->oom_mm);
+	struct task_struct *thread;
+
+	if (mm) {
+		memory_fill(event, mm);
+		return;
+	}
+	if (IS_ENABLED(CONFIG_PREEMPT_RT))
+		return;
+	for_each_thread(task, thread) {
+		bool found;
+
+		if (!spin_trylock(&thread->alloc_lock))
+			continue;
+		found = thread->mm;
+		if (found)
+			memory_fill(event, thread->mm);
+		spin_unlock(&thread->alloc_lock);
+		if (found)
+			return;
+	}
+}
+
 static void kill_emit(struct task_struct *task)
 {
 	bool seen = call.trigger == current;
-	struct mm_struct *mm = READ_ONCE(task->signal->oom_mm);
 	struct vesper_write write;
 	struct kill *event;
 
@@ -286,13 +310,7 @@ static void kill_emit(struct task_struct *task)
 	memcpy(event->comm, task->group_leader->comm, sizeof(event->comm));
 	event->dying = was_dying(task);
 	event->oom_score_adj = task->signal->oom_score_adj;
-	if (mm) {
-		event->anon_pages = get_mm_counter(mm, MM_ANONPAGES);
-		event->file_pages = get_mm_counter(mm, MM_FILEPAGES);
-		event->shmem_pages = get_mm_counter(mm, MM_SHMEMPAGES);
-		event->swap_pages = get_mm_counter(mm, MM_SWAPENTS);
-		event->page_table_bytes = mm_pgtables_bytes(mm);
-	}
+	memory_find(event, task);
 	event->trigger_pid = current->tgid;
 	event->trigger_thread = current->pid;
 	memcpy(event->trigger_comm, current->comm, sizeof(event->trigger_comm));
@@ -315,6 +333,23 @@ static void on_victim(struct task_struct *task)
 		return;
 	victim_add(task);
 	kill_emit(task);
+}
+
+static int on_choice(struct kprobe *kprobe, struct pt_regs *regs)
+{
+	const struct oom_control *control = (const struct oom_control *)regs_get_kernel_argument(regs, 0);
+
+	if (!vesper_enter(&chosen))
+		return 0;
+	call_fill(control);
+	call.constraint = control->constraint;
+	call.limit_pages = control->totalpages;
+	call.choice = control->chosen->signal;
+	call.choice_dying = READ_ONCE(control->chosen->signal->flags) & SIGNAL_GROUP_EXIT || control->chosen->flags & PF_EXITING;
+	rcu_read_lock();
+	on_victim(control->chosen);
+	rcu_read_unlock();
+	return 0;
 }
 
 /*
