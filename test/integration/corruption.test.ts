@@ -167,27 +167,6 @@ describe('header and directory', () => {
       await unharmed();
     },
   );
-
-  test('all of it overwritten, then the guest reboots: its probes and events come back', async () => {
-    await streams();
-    const session = sessionOf(rig.guest);
-    const { bootId } = session.incarnation;
-    const random = new Random(7);
-    overwrite(
-      session.region.path,
-      0,
-      Uint8Array.from({ length: session.region.bytes }, () => random.next()),
-    );
-    await rig.machine.reset();
-    await rig.until(
-      () => rig.view.state === 'active' && rig.view.boot_id !== bootId && rig.view.probes[0]?.loaded,
-      'the guest with its probe',
-      patienceMs,
-    );
-    await startLoad();
-    await streams();
-    await unharmed();
-  });
 });
 
 test('the neighbour lost nothing all the while', async () => {
