@@ -4,7 +4,7 @@
 
 import { type IncomingMessage, request } from 'node:http';
 import { type ErrorCode, errorCodes, VesperError } from '../error.ts';
-import type { GuestView, ProbeResult } from './view.ts';
+import type { GuestView, ProbeResult, ProblemView } from './view.ts';
 
 export class ApiClient {
   readonly #path: string;
@@ -15,6 +15,11 @@ export class ApiClient {
 
   guests(): Promise<readonly GuestView[]> {
     return this.#json('GET', '/v1/guests');
+  }
+
+  /** Why guests may be missing. */
+  problems(): Promise<readonly ProblemView[]> {
+    return this.#json('GET', '/v1/problems');
   }
 
   guest(name: string): Promise<GuestView> {

@@ -12,6 +12,7 @@ import type { Service } from '../service/service.ts';
 import { EventStream } from './event-stream.ts';
 import { EventMatcher } from './filter.ts';
 import { guestView } from './guest-view.ts';
+import type { ProblemView } from './view.ts';
 
 const attachBody = z.object({
   probes: z.array(z.string()).min(1),
@@ -46,6 +47,7 @@ export class ApiServer {
   readonly #service: Service;
   readonly #app: FastifyInstance;
   readonly #path: string;
+  #listening = false;
 
   constructor(service: Service) {
     this.#service = service;
@@ -74,12 +76,14 @@ export class ApiServer {
         cause: thrown,
       });
     }
+    this.#listening = true;
     chmodSync(this.#path, 0o660);
   }
 
   async stop(): Promise<void> {
     await this.#app.close();
-    rmSync(this.#path, { force: true });
+    // Else it is the socket of the other service, for which this one was refused.
+    if (this.#listening) rmSync(this.#path, { force: true });
   }
 
   #routes(): void {
@@ -91,6 +95,9 @@ export class ApiServer {
       void reply.code(status).send({ code: error.code, message: error.message, data: error.data });
     });
     this.#app.get('/v1/guests', () => service.guests().map(guestView));
+    this.#app.get('/v1/problems', () =>
+      [...service.problems()].map(([where, problem]): ProblemView => ({ where, problem })),
+    );
     this.#app.get<{ Params: { guest: string } }>('/v1/guests/:guest', ({ params }) =>
       guestView(service.guest(params.guest)),
     );

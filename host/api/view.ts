@@ -65,3 +65,10 @@ export interface PastView {
   readonly delivered: number;
   readonly lost: number;
 }
+
+/** A place where guests are expected and cannot be looked after. */
+export interface ProblemView {
+  /** A monitor's socket, a hypervisor's URI. */
+  readonly where: string;
+  readonly problem: string;
+}

@@ -21,11 +21,13 @@ export function guestsCommand(): Command {
     .option('--json', 'print everything as JSON')
     .addHelpText('after', example('vesper guests'))
     .action(async (options: { readonly json?: boolean }, command: Command) => {
-      const guests = await apiOf(command).guests();
+      const api = apiOf(command);
+      const [guests, problems] = await Promise.all([api.guests(), api.problems()]);
       const terminal = new Terminal();
       if (options.json === true) terminal.json(guests);
       else if (guests.length === 0) terminal.line('no guest yet: the service waits for one to appear');
       else printGuests(terminal, guests);
+      for (const { problem } of problems) process.stderr.write(`vesper: ${printable(problem)}\n`);
     });
 }
 

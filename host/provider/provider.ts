@@ -60,6 +60,8 @@ export interface Provider {
   readonly name: string;
   /** Finds machines and watches them until stop(). */
   start(events: ProviderEvents): Promise<void>;
+  /** Where machines are expected and cannot be looked after, and why, for people; by the name of the place (a socket, a URI). */
+  problems?(): ReadonlyMap<string, string>;
   /** Lets go of the hypervisor; machines and what was plugged stay as they are. */
   stop(): Promise<void>;
 }

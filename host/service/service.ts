@@ -81,6 +81,11 @@ export class Service {
     return [...this.#guests.values()];
   }
 
+  /** Why guests may be missing: places where a provider cannot look, and why. */
+  problems(): ReadonlyMap<string, string> {
+    return new Map(this.#providers.flatMap((provider) => [...(provider.problems?.() ?? [])]));
+  }
+
   /** By name, UUID or the beginning of a UUID; throws NOT_FOUND with the names there are. */
   guest(name: string): ManagedGuest {
     const guests = this.guests();
