@@ -17,6 +17,7 @@ export interface ControlLinkEvents {
 }
 
 interface Pending {
+  readonly name: MessageName;
   readonly expected: MessageName;
   readonly resolve: (frame: Frame) => void;
   readonly reject: (error: VesperError) => void;
@@ -82,7 +83,7 @@ export class ControlLink {
           ),
         );
       }, timeLimitMs);
-      this.#pending.set(id, { expected: reply, resolve, reject, timer });
+      this.#pending.set(id, { name, expected: reply, resolve, reject, timer });
     });
     // The write may fail or stall after the reply's own time limit: both ends are watched, the first one decides.
     const written = this.#channel.write(encodeFrame(name, id, payload, options.tail));
@@ -96,6 +97,15 @@ export class ControlLink {
   send<N extends MessageName>(name: N, payload: Partial<PayloadOf<N>>, tail?: TailOf<N>): Promise<void> {
     if (this.#closedBecause !== undefined) return Promise.reject(this.#ended(this.#closedBecause));
     return this.#channel.write(encodeFrame(name, 0, payload, tail));
+  }
+
+  /** Fail every request that waits for its reply. */
+  giveUp(why: string): void {
+    for (const [id, { name, reject }] of this.#pending) {
+      this.#forget(id);
+      const message = `${this.#guest}: the frontend stopped answering in the middle of ${name}: ${why}`;
+      reject(new VesperError('TIMEOUT', message, { data: { guest: this.#guest, request: name } }));
+    }
   }
 
   close(): void {

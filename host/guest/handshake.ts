@@ -28,7 +28,24 @@ export interface Established {
   readonly resumed: boolean;
 }
 
+/** The most a Linux kernel can be configured for (CONFIG_NR_CPUS on x86). */
+const mostCpus = 8192;
+const smallestChunk = 64;
+
 export async function greet(link: ControlLink, guest: string): Promise<Hello> {
+  const hello = await ask(link, guest);
+  const { cpu_count, chunk_max } = hello;
+  if (cpu_count < 1 || cpu_count > mostCpus || chunk_max < smallestChunk) {
+    throw new VesperError(
+      'PROTOCOL',
+      `${guest}: what the frontend says of itself is impossible: ${cpu_count} CPUs, pieces of ${chunk_max} bytes`,
+      { data: { guest, cpuCount: cpu_count, chunkMax: chunk_max } },
+    );
+  }
+  return hello;
+}
+
+async function ask(link: ControlLink, guest: string): Promise<Hello> {
   try {
     const { payload } = await link.request(
       'hello_request',

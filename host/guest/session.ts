@@ -22,11 +22,14 @@ import { salvage } from './salvage.ts';
 import type { SessionOptions } from './session-options.ts';
 import { followWallClock } from './wall-clock.ts';
 
-/** Missed heartbeats after which the guest counts as silent. */
+/** Missed heartbeats after which the guest counts as silent, and after which nothing it was asked is waited for any more. */
 const silentAfter = 3;
+const giveUpAfter = 10;
 const firstPings = 5;
 const helloPingLimitMs = 5_000;
 const unloadTimeLimitMs = 30_000;
+/** MODULE_NAME_LEN of the kernel is 56, with a NUL. */
+const moduleName = /^[\w-]{1,55}$/;
 
 /** How the reason of a session begins that ended with its channel, or with the guest's kernel. */
 export const channelClosed = 'the channel closed';
@@ -311,6 +314,13 @@ export class GuestSession {
     const known = remembered?.bootId === this.incarnation.bootId ? remembered.probes : [];
     for (const probe of tail) {
       const sha256 = hexOf(probe.sha256);
+      if (probe.slot >= limits.SLOTS.value || !moduleName.test(probe.name)) {
+        throw new VesperError(
+          'PROTOCOL',
+          `${this.incarnation.guest}: the frontend reports an impossible probe, "${probe.name}" in slot ${probe.slot}`,
+          { data: { guest: this.incarnation.guest, slot: probe.slot } },
+        );
+      }
       if (this.probes.slots[probe.slot]?.probe.sha256 === sha256) continue;
       this.probes.set({
         slot: probe.slot,
@@ -356,6 +366,8 @@ export class GuestSession {
       if (this.#ended) return;
       this.#missed += 1;
       if (this.#missed === silentAfter) this.#fallSilent(messageOf(thrown));
+      // The channel of a frontend that lives answers whatever else it does: also while a module is being loaded.
+      if (this.#missed === giveUpAfter) this.#link.giveUp(`${giveUpAfter} heartbeats without an answer`);
     }
   }
 

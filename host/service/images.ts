@@ -16,6 +16,8 @@ import type { WantedProbe } from './wanted.ts';
 export class ProbeImages {
   readonly catalogue: Catalogue;
   readonly #store: ImageStore;
+  /** By sha-256. */
+  #catalogued: ReadonlyMap<string, ProbeImage> = new Map();
   readonly #symbols = new Map<string, Promise<KernelSymbols | undefined>>();
 
   constructor(config: ServiceConfig) {
@@ -52,9 +54,17 @@ export class ProbeImages {
     return found;
   }
 
-  /** Undefined where this image was never pushed by a service with this state directory. */
+  /** Undefined where this image was never pushed by a service with this state directory, and was not in the catalogue last time. */
   bySha256(sha256: string): ProbeImage | undefined {
-    return this.#store.load(sha256);
+    return this.#store.load(sha256) ?? this.#catalogued.get(sha256);
+  }
+
+  /** Look what the catalogue has: what is loaded in a guest may be from there, pushed by a service with another state directory. */
+  async readCatalogue(): Promise<void> {
+    const { probes } = await this.catalogue.list();
+    this.#catalogued = new Map(
+      probes.flatMap(({ images }) => images.map(({ image }) => [image.sha256, image])),
+    );
   }
 
   /** Keep an image for later services: what is loaded in a guest has to stay decodable. */

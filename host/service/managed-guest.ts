@@ -191,6 +191,7 @@ export class ManagedGuest {
     try {
       let session: GuestSession | undefined;
       let endedEarly: string | undefined;
+      await images.readCatalogue();
       session = await GuestSession.open({
         machine,
         relays,
