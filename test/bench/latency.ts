@@ -139,7 +139,7 @@ try {
       ...['-chardev', `socket,id=echo,path=${echoPath},server=on,wait=off`],
       ...['-device', 'virtserialport,bus=virtio-serial0.0,chardev=echo,name=echo'],
     ],
-    keep: (batch, row) => {
+    keepRow: (batch, row) => {
       const handledMs = nowMs();
       const { event, hostTimeMs, hostTimeErrorUs, fields } = batch.toEvent(row);
       arrivals.push({

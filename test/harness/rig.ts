@@ -43,7 +43,7 @@ export interface RigOptions extends MachineOptions {
   readonly regionBytes?: number;
   readonly heartbeatMs?: number;
   /** Which rows are kept as objects in `events`; all unless given. For those that count millions over columns. */
-  readonly keep?: (batch: EventBatch, row: number) => boolean;
+  readonly keepRow?: (batch: EventBatch, row: number) => boolean;
   /** Further guests of the same service, booted already; the rig closes them. */
   readonly neighbours?: readonly Machine[];
 }
@@ -194,9 +194,9 @@ export class Rig implements AsyncDisposable {
   }
 
   #keep(batch: EventBatch): void {
-    const { keep } = this.#options;
+    const { keepRow } = this.#options;
     for (let row = 0; row < batch.length; row += 1)
-      if (keep === undefined || keep(batch, row)) this.events.push(batch.toEvent(row));
+      if (keepRow === undefined || keepRow(batch, row)) this.events.push(batch.toEvent(row));
     for (const check of [...this.#waiting]) check();
   }
 }

@@ -39,7 +39,7 @@ beforeAll(async () => {
     kernel: '6.1',
     neighbours: [neighbour],
     heartbeatMs: 200,
-    keep: (batch) => {
+    keepRow: (batch) => {
       seen.set(batch.incarnation.guest, (seen.get(batch.incarnation.guest) ?? 0) + 1);
       return false;
     },

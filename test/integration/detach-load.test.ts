@@ -28,7 +28,7 @@ describe.each([
 ] as const)('kernel $kernel $append', ({ kernel, rounds, append }) => {
   test(`attach, detach and unload under full load, ${rounds} times`, async () => {
     const census = new SignalCensus();
-    await using rig = await Rig.start({ kernel, append, keep: (batch, row) => census.judge(batch, row) });
+    await using rig = await Rig.start({ kernel, append, keepRow: (batch, row) => census.judge(batch, row) });
     const { machine } = rig;
     await machine.check(
       'mount -t debugfs none /sys/kernel/debug && mount -t tracefs none /sys/kernel/tracing',

@@ -82,7 +82,7 @@ async function startRig(options: RigOptions): Promise<{ readonly rig: Rig; reado
   const census = new StormCensus();
   const rig = await Rig.start({
     ...options,
-    keep: ({ columns }, row) => (columns.ring[row] as number) % 2 === 0,
+    keepRow: ({ columns }, row) => (columns.ring[row] as number) % 2 === 0,
   });
   rigs.push(rig);
   rig.service.bus.add(census);
