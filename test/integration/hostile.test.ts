@@ -1,0 +1,560 @@
+// SPDX-License-Identifier: Apache-2.0
+
+/** Whoever else is at the channel, the API or the state directory, and whatever they do: a clear error in bounded time, and no leak. */
+
+import { execFileSync } from 'node:child_process';
+import { randomBytes } from 'node:crypto';
+import { once } from 'node:events';
+import { mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { connect, type Socket } from 'node:net';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { afterAll, beforeAll, describe, expect, onTestFinished, test } from 'vitest';
+import { crc32c } from '../../host/channel/crc32c.ts';
+import { encodeFrame, type Frame, FrameParser } from '../../host/channel/frame.ts';
+import { Machine } from '../../host/demo/machine.ts';
+import {
+  frameHeader,
+  frameMagic,
+  limits,
+  type MessageName,
+  type PayloadOf,
+} from '../../host/wire/message.ts';
+import { encode } from '../../host/wire/struct.ts';
+import { fixturePath, kernelComplaints, leftovers, probePath, ServiceProcess } from '../harness/rig.ts';
+import { type Behaviour, StandInGuest } from '../harness/stand-in-guest.ts';
+
+afterAll(() => expect(leftovers()).toEqual([]));
+
+/** A host that is not the service, at the channel of a real guest. */
+class Stranger {
+  readonly socket: Socket;
+  readonly frames: Frame[] = [];
+  bytes = 0;
+  readonly #parser = new FrameParser({ from: 'guest' });
+  #waiting: (() => void) | undefined;
+  #nextId = 1;
+
+  constructor(path: string) {
+    this.socket = connect(path);
+    this.socket.on('error', () => this.socket.destroy());
+    this.socket.on('data', (chunk: Buffer) => {
+      this.bytes += chunk.length;
+      this.frames.push(...this.#parser.push(chunk));
+      this.#waiting?.();
+    });
+  }
+
+  /** Send a request, and wait for what answers it. */
+  async ask<N extends MessageName>(name: N, payload: Partial<PayloadOf<N>>, tail?: string): Promise<Frame> {
+    const id = this.#nextId++;
+    this.socket.write(encodeFrame(name, id, payload, tail as never));
+    return this.answer(({ requestId }) => requestId === id);
+  }
+
+  async answer(matches: (frame: Frame) => boolean): Promise<Frame> {
+    const { promise, resolve, reject } = Promise.withResolvers<Frame>();
+    const timer = setTimeout(() => reject(new Error(`no answer; ${this.frames.length} frames came`)), 20_000);
+    this.#waiting = () => {
+      const found = this.frames.find(matches);
+      if (found !== undefined) resolve(found);
+    };
+    this.#waiting();
+    return promise.finally(() => clearTimeout(timer));
+  }
+
+  async leave(): Promise<void> {
+    this.socket.destroy();
+    if (!this.socket.closed) await once(this.socket, 'close');
+  }
+}
+
+describe('at the channel of a real guest', () => {
+  let machine: Machine;
+  let service: ServiceProcess;
+  beforeAll(async () => {
+    machine = await Machine.boot();
+    service = new ServiceProcess(machine);
+    await service.start();
+    await service.guestUntil(({ state }) => state === 'active');
+    await service.api.attach(machine.name, {
+      probes: ['signal'],
+      parameters: [],
+      self_test: false,
+      force: false,
+    });
+  });
+  afterAll(() => service.close());
+
+  /** The socket of the port, as QEMU made it. */
+  function channelPath(): string {
+    const folder = join(service.directory, 'qemu');
+    const port = readdirSync(folder, { recursive: true }).find((name) => String(name).includes('/port-'));
+    return join(folder, String(port));
+  }
+
+  function comes(): Stranger {
+    const stranger = new Stranger(channelPath());
+    onTestFinished(() => stranger.leave());
+    return stranger;
+  }
+
+  /** A service has its session, with the probe, and reads from it. */
+  async function wellServed(comm: string): Promise<void> {
+    await service.guestUntil(({ state, probes }) => state === 'active' && probes[0]?.loaded === true);
+    await machine.run(`actor --name ${comm} segv`);
+    for await (const event of service.api.events({ since: '0', event: 'died', where: `comm=${comm}` })) {
+      expect(event).toMatchObject({ guest: machine.name });
+      break;
+    }
+    expect((await service.api.guest(machine.name)).relay).toMatchObject({ lost: 0, gaps: 0, undecodable: 0 });
+    expect(kernelComplaints(machine.console())).toEqual([]);
+  }
+
+  test('a second client gets nothing and disturbs nobody', async () => {
+    const stranger = comes();
+    stranger.socket.write(encodeFrame('hello_request', 1, { min_version: 1, max_version: 1 }));
+    await once(stranger.socket, 'connect');
+    await wellServed('undisturbed');
+    expect(stranger.bytes).toBe(0);
+    await stranger.leave();
+    expect((await service.api.guest(machine.name)).past).toEqual([]);
+  });
+
+  test('a stranger who holds the channel keeps the service out, which says so; then it gets in', async () => {
+    await service.kill();
+    const stranger = comes();
+    await stranger.ask('hello_request', { min_version: 1, max_version: 1 });
+    await service.start();
+    const { state } = await service.guestUntil(({ reason }) =>
+      /no frontend answers on the virtio-serial port .* or stop the other program that holds the channel/.test(
+        reason,
+      ),
+    );
+    expect(state).toBe('running');
+    await stranger.leave();
+    await wellServed('after-stranger');
+  });
+
+  test('what is no protocol is refused by the guest, request by request, and the service gets its session afterwards', async () => {
+    await service.kill();
+    const stranger = comes();
+    const status = { name: 'status_report' };
+    const refusal = (error: number, why: RegExp) => ({
+      name: 'error',
+      payload: { error },
+      tail: expect.stringMatching(why),
+    });
+
+    expect(await stranger.ask('hello_request', { min_version: 2, max_version: 9 })).toMatchObject({
+      ...refusal(-93, /another protocol version/),
+      payload: { error: -93, min_version: 1, max_version: 1 },
+    });
+    expect(await stranger.ask('hello_request', { min_version: 1, max_version: 1 })).toMatchObject({
+      name: 'hello',
+    });
+
+    const push = { slot: 7, kind: 1, image_bytes: 100, sha256: new Uint8Array(32), name: 'nothing' };
+    for (const [change, error] of [
+      [{ slot: limits.SLOTS.value }, -22],
+      [{ image_bytes: 0 }, -22],
+      [{ image_bytes: 0xffff_ffff }, -27],
+      [{ args_bytes: 0xffff_ffff }, -7],
+      [{ kind: 99 }, -95],
+      [{ slot: 0 }, -16],
+    ] as const) {
+      expect(await stranger.ask('push_begin', { ...push, ...change })).toMatchObject({ payload: { error } });
+    }
+    // Announced, and then not sent; sent twice; sent beyond its end; another image than announced.
+    expect(await stranger.ask('push_commit', { slot: 7 })).toMatchObject({
+      name: 'loaded',
+      payload: { error: -2 },
+    });
+    for (const [pieces, error] of [
+      [[[0, 50]], -90],
+      [
+        [
+          [0, 50],
+          [0, 50],
+        ],
+        -84,
+      ],
+      [
+        [
+          [0, 50],
+          [50, 500],
+        ],
+        -27,
+      ],
+      [[[0, 100]], -74],
+    ] as const) {
+      expect(await stranger.ask('push_begin', push)).toMatchObject({
+        name: 'push_ready',
+        payload: { error: 0 },
+      });
+      for (const [offset, bytes] of pieces)
+        stranger.socket.write(encodeFrame('push_data', 0, { slot: 7, offset }, new Uint8Array(bytes)));
+      expect(await stranger.ask('push_commit', { slot: 7 })).toMatchObject({
+        name: 'loaded',
+        payload: { error },
+      });
+    }
+    for (const request of ['arm', 'self_test', 'unload'] as const) {
+      expect(await stranger.ask(request, { slot: 0xffff_ffff })).toMatchObject(
+        refusal(-22, /no such probe slot/),
+      );
+      const { payload } = (await stranger.ask(request, { slot: 9 })) as Frame<'unloaded'>;
+      expect(payload.error).toBeLessThan(0);
+    }
+    for (const [change, error] of [
+      [{ epoch: 0n }, -22],
+      [{ backend: 2 }, -95],
+      [{ flags: 0xff }, -22],
+      [{ flags: 1 }, -116],
+      [{}, -19],
+    ] as const) {
+      const activate = {
+        epoch: 5n,
+        token: randomBytes(16),
+        backend: 1,
+        critical_ring_bytes: 4096,
+        ring_bytes: 4096,
+      };
+      expect(await stranger.ask('activate', { ...activate, ...change })).toMatchObject({
+        name: 'activated',
+        payload: { error },
+      });
+    }
+    expect(await stranger.ask('hello', {})).toMatchObject(refusal(-95, /no such request/));
+
+    // A length beyond any frame, a checksum that is wrong, half a frame, and noise with all that in it.
+    const header = { magic: frameMagic, version: 1, type: 21, request_id: 5, payload_length: 0xffff_fff0 };
+    stranger.socket.write(encode(frameHeader, header));
+    stranger.socket.write(encode(frameHeader, { ...header, payload_length: 8 }));
+    stranger.socket.write(new Uint8Array(8));
+    stranger.socket.write(encodeFrame('ping', 6, {}).subarray(0, 30));
+    expect(await stranger.ask('status', {})).toMatchObject(status);
+    const ping = encodeFrame('ping', 9, { host_time_ns: 1n });
+    for (let round = 0; round < 64; round += 1) {
+      stranger.socket.write(randomBytes(16 << 10));
+      stranger.socket.write(ping.subarray(0, round % ping.length));
+      const damaged = Buffer.from(ping);
+      damaged[round % ping.length] = (damaged[round % ping.length] ?? 0) ^ 0x10;
+      stranger.socket.write(damaged);
+    }
+    expect(await stranger.ask('status', {})).toMatchObject(status);
+    await stranger.leave();
+
+    await service.start();
+    await wellServed('after-garbage');
+  });
+
+  test('a host that asks and never reads loses its session, nothing in the guest waits for it', async () => {
+    await service.kill();
+    const stranger = comes();
+    await stranger.ask('hello_request', { min_version: 1, max_version: 1 });
+    stranger.socket.pause();
+    const position = machine.consolePosition();
+    const ping = Buffer.concat(Array.from({ length: 1000 }, (_, at) => encodeFrame('ping', at + 1, {})));
+    let written = 0;
+    const flood = () => {
+      while (written < 40 && stranger.socket.write(ping)) written += 1;
+    };
+    stranger.socket.on('drain', flood);
+    flood();
+    await machine.waitConsole(/vesper: the host (has read nothing|does not read)/, 30_000, position);
+    await machine.check('true');
+    await stranger.leave();
+
+    await service.start();
+    await wellServed('after-flood');
+  });
+
+  test('a second service on the same directory is refused, one on the same monitor waits its turn', async () => {
+    const scratch = mkdtempSync(join(tmpdir(), 'vesper-test-'));
+    onTestFinished(() => rmSync(scratch, { recursive: true }));
+    const monitor = ['--qemu', `${machine.name}=${machine.qmpPath}`];
+    const [run, state] = [join(scratch, 'run'), join(scratch, 'state')];
+    expect(await service.vesper('--run-dir', run, 'serve', ...monitor)).toMatchObject({
+      status: 1,
+      stderr: expect.stringContaining(
+        `another vesper service (process ${service.pid}) uses this state directory: stop it, or give this one another --state-dir`,
+      ),
+    });
+    expect(await service.vesper('serve', '--state-dir', state, ...monitor)).toMatchObject({
+      status: 1,
+      stderr: expect.stringMatching(
+        /another vesper service answers on .*: stop it, or give this one another --run-dir/,
+      ),
+    });
+    // They changed nothing.
+    await wellServed('still-served');
+
+    const second = new ServiceProcess(machine, join(scratch, 'second'));
+    onTestFinished(() => second.kill());
+    await second.start();
+    const busy = /qmp\.sock: no greeting from QEMU .* a monitor serves one client at a time/;
+    await expect.poll(() => second.log, { timeout: 20_000 }).toMatch(busy);
+    expect(await second.vesper('guests')).toMatchObject({
+      status: 0,
+      stdout: expect.stringMatching(/no guest yet/),
+      stderr: expect.stringMatching(busy),
+    });
+    await service.kill();
+    const guest = await second.guestUntil(
+      ({ state, probes }) => state === 'active' && probes[0]?.loaded === true,
+    );
+    // What the other one loaded is known, and decoded: the catalogue has it.
+    expect(guest.probes).toMatchObject([{ name: 'signal', loaded: true, wanted: true }]);
+    await machine.run('actor --name inherited segv');
+    for await (const event of second.api.events({ since: '0', event: 'died', where: 'comm=inherited' })) {
+      expect(event).toMatchObject({ probe: 'signal' });
+      break;
+    }
+    await second.kill('SIGTERM');
+    await service.start();
+    await wellServed('back-again');
+  });
+
+  test('QEMU stops in the middle of a push: an error in bounded time, no leak, and all is well when it goes on', async () => {
+    const image = join(service.directory, 'bulky.ko');
+    writeFileSync(image, Buffer.concat([readFileSync(fixturePath('6.1', 'bulky')), Buffer.alloc(800 << 10)]));
+    const attach = { probes: [image], parameters: [], self_test: false, force: false };
+    await service.api.attach(machine.name, attach);
+    await service.api.detach(machine.name, ['bulky']);
+    await service.guestUntil(({ state }) => state === 'active');
+    const files = () => readdirSync(`/proc/${service.pid}/fd`).length;
+    const before = files();
+
+    const answer = service.vesper('attach', machine.name, '--no-self-test', image);
+    const written = () =>
+      Number(/^wchar: (\d+)$/m.exec(readFileSync(`/proc/${service.pid}/io`, 'utf8'))?.[1]);
+    const from = written();
+    const deadline = performance.now() + 30_000;
+    while (written() - from < 100 << 10) if (performance.now() > deadline) throw new Error('no push came');
+    process.kill(machine.pid, 'SIGSTOP');
+    const stoppedAt = performance.now();
+    try {
+      const { status, stderr } = await answer;
+      expect({ status, stderr }).toEqual({
+        status: 3,
+        stderr: expect.stringMatching(/the guest read nothing|stopped answering/),
+      });
+      expect(performance.now() - stoppedAt).toBeLessThan(16_000);
+      expect((await service.api.guest(machine.name)).state).not.toBe('active');
+    } finally {
+      process.kill(machine.pid, 'SIGCONT');
+    }
+    // The probe stays wanted, and comes with the next session.
+    const guest = await service.guestUntil(({ probes }) => probes.every(({ loaded }) => loaded), 120_000);
+    expect(guest.probes.map(({ name }) => name)).toEqual(['bulky', 'signal']);
+    await service.api.detach(machine.name, ['bulky']);
+    await expect.poll(files, { timeout: 10_000 }).toBe(before);
+    await wellServed('going-on');
+  });
+
+  test('a reader of events that does not read is told what it lost, and holds up nobody', async () => {
+    const before = await service.api.guest(machine.name);
+    let kept = 0;
+    for await (const _ of service.api.events({ since: '0', follow: '0' })) kept += 1;
+    const reading = new AbortController();
+    onTestFinished(() => reading.abort());
+    const slow = service.api.events({ since: '0' }, reading.signal);
+    // The first line is there: the reader is known to the service. It reads no more for now.
+    expect(await slow.next()).toMatchObject({ done: false });
+    const storm = {
+      probes: [fixturePath('6.1', 'storm')],
+      parameters: ['start=1', 'records=120000', 'rate=40000'],
+      self_test: false,
+      force: false,
+    };
+    expect(await service.api.attach(machine.name, storm)).toMatchObject([{ ok: true }]);
+    // Everybody else gets theirs, and the service answers.
+    for await (const event of service.api.events({ since: '0', event: 'finished' })) {
+      expect(event).toMatchObject({ fields: { tried: 120_000 } });
+      break;
+    }
+    const after = await service.guestUntil(
+      ({ relay }) => relay !== null && relay.delivered + relay.lost >= 120_002,
+    );
+    expect(after).toMatchObject({ state: 'active', past: before.past });
+    const passed = (after.relay?.delivered ?? 0) - (before.relay?.delivered ?? 0);
+
+    const counts = { event: 1 - kept, lost: 0 };
+    for await (const { type, count } of slow) {
+      counts[type as 'event' | 'lost'] += Number(count ?? 1);
+      if (counts.event + counts.lost >= passed) break;
+    }
+    expect(counts.event + counts.lost).toBe(passed);
+    expect(counts.lost).toBeGreaterThan(0);
+    expect(counts.event).toBeGreaterThan(0);
+    await service.api.detach(machine.name, ['storm']);
+    expect(
+      Number(/^VmHWM:\s+(\d+)/m.exec(readFileSync(`/proc/${service.pid}/status`, 'utf8'))?.[1]),
+    ).toBeLessThan(400 << 10);
+  });
+});
+
+describe('a full state directory', () => {
+  test('is named in the error; nothing is loaded that could not be remembered', async ({ skip }) => {
+    const machine = await Machine.boot();
+    const service = new ServiceProcess(machine);
+    const state = join(service.directory, 'state');
+    mkdirSync(state);
+    try {
+      execFileSync('mount', ['-t', 'tmpfs', '-o', 'size=24k', 'tmpfs', state], { stdio: 'pipe' });
+    } catch (thrown) {
+      await machine.close();
+      rmSync(service.directory, { recursive: true });
+      skip(`a small tmpfs cannot be mounted here: ${thrown}`);
+    }
+    onTestFinished(async () => {
+      await service.kill();
+      execFileSync('umount', [state]);
+      await service.close();
+    });
+    await service.start();
+    await service.guestUntil(({ state: now }) => now === 'active');
+
+    const { status, stderr } = await service.vesper('attach', machine.name, 'signal');
+    expect({ status, stderr }).toEqual({
+      status: 1,
+      stderr: expect.stringMatching(/images cannot be kept in .*\/state\/images: .*ENOSPC/),
+    });
+    expect(await machine.run('grep signal /proc/modules')).toMatchObject({ status: 1 });
+    const [guest] = await service.api.guests();
+    expect(guest).toMatchObject({ state: 'active', probes: [] });
+    expect(
+      readdirSync(state, { recursive: true }).filter((name) => String(name).startsWith('images/')),
+    ).toEqual([]);
+
+    // With room again it works.
+    execFileSync('mount', ['-o', 'remount,size=4m', state]);
+    expect(await service.vesper('attach', machine.name, 'signal')).toMatchObject({ status: 0 });
+  });
+});
+
+type Usual = Parameters<Behaviour>[1];
+
+describe('a peer that stands in for a guest', () => {
+  const attach = (guest: StandInGuest) =>
+    guest.managed.attach([probePath('6.1', 'signal')], [], { by: 'test', selfTest: false, force: true });
+
+  test('sends noise without end: it is not spoken with', async () => {
+    await using guest = await StandInGuest.start((_request, _usual, socket) => {
+      const noise = randomBytes(64 << 10);
+      const more = () => {
+        while (!socket.destroyed && socket.write(noise));
+      };
+      socket.on('drain', more);
+      more();
+      return undefined;
+    });
+    expect(await guest.reason(/no frontend answers/, 15_000)).toMatch(/load vesper.ko in the guest/);
+    expect(guest.managed.state).toBe('running');
+  });
+
+  test.each([
+    [
+      'refuses the version',
+      ({ requestId }: Frame) =>
+        encodeFrame('error', requestId, { error: -93, type: 1, min_version: 2, max_version: 3 }, 'too old'),
+      /speaks protocol version 2 to 3, this service 1: install the frontend that came with this service/,
+    ],
+    [
+      'answers in another version',
+      ({ requestId }: Frame) => withVersion(encodeFrame('hello', requestId, {}), 7),
+      /speaks protocol version 7, this service 1/,
+    ],
+    [
+      'answers what was not asked',
+      ({ requestId }: Frame) => encodeFrame('pong', requestId, {}),
+      /answered pong where hello was due/,
+    ],
+    [
+      'has 4 billion CPUs',
+      (_: Frame, usual: Usual) => usual({ cpu_count: 0xffff_ffff }),
+      /impossible: 4294967295 CPUs/,
+    ],
+    ['has no CPU', (_: Frame, usual: Usual) => usual({ cpu_count: 0 }), /impossible: 0 CPUs/],
+    [
+      'has more CPUs than the region has room for',
+      (_: Frame, usual: Usual) => usual({ cpu_count: 4096 }),
+      /too small for 4096 CPUs/,
+    ],
+    [
+      'takes images in pieces of nothing',
+      (_: Frame, usual: Usual) => usual({ chunk_max: 0 }),
+      /pieces of 0 bytes/,
+    ],
+    [
+      'announces a frame of 4 GiB',
+      () =>
+        encode(frameHeader, {
+          magic: frameMagic,
+          version: 1,
+          type: 2,
+          request_id: 1,
+          payload_length: 0xffff_ffff,
+        }),
+      /no frontend answers/,
+    ],
+  ])('%s: the reason says so', async (_what, answer, reason) => {
+    await using guest = await StandInGuest.start((request, usual) => answer(request, usual));
+    await guest.reason(reason, 15_000);
+    expect(guest.managed.session).toBeUndefined();
+  });
+
+  test.each([
+    ['when the image is announced', 'push_begin', 6_000],
+    ['after the image', 'push_commit', 12_000],
+  ] as const)(
+    'stops answering %s: the attach fails in bounded time, and the session is opened anew',
+    async (_when, name, limitMs) => {
+      let dead = false;
+      await using guest = await StandInGuest.start((request, usual) => {
+        dead ||= request.name === name;
+        return dead ? undefined : usual();
+      });
+      await guest.managed.active(10_000);
+      const startedAt = performance.now();
+      await expect(attach(guest)).rejects.toThrow(
+        /stopped answering in the middle of push_|did not answer push_begin within 5000 ms/,
+      );
+      expect(performance.now() - startedAt).toBeLessThan(limitMs);
+      expect(guest.managed.past.at(-1)?.reason).toMatch(/a push failed/);
+
+      dead = false;
+      guest.behaviour = (_request, usual) => usual();
+      await guest.managed.active(20_000);
+      // It stayed wanted, as nobody knows whether it was loaded, and is pushed again.
+      const again = () => guest.managed.session?.probes.find('signal');
+      await expect.poll(() => again() !== undefined && again()?.loading === undefined).toBe(true);
+    },
+  );
+
+  test.each([
+    ['in a slot that no guest has', { slot: 0x0fff_ffff, name: 'signal' }],
+    ['with a name that no module has', { slot: 1, name: '../../etc/passwd' }],
+  ])('reports a probe %s', async (_what, probe) => {
+    const nonsense = {
+      ...{ kind: 77, sha256: randomBytes(32), registered: 9, armed: 9, armed_points: 0xffff_ffff },
+      ...{ points: 0xffff_ffff, written: 2n ** 64n - 1n, lost: 0n, ...probe },
+    };
+    await using guest = await StandInGuest.start((request, usual) =>
+      request.name === 'status' ? encodeFrame('status_report', request.requestId, {}, [nonsense]) : usual(),
+    );
+    await guest.reason(/reports an impossible probe/, 10_000);
+    expect(guest.managed.session).toBeUndefined();
+  });
+});
+
+/** The same frame as a peer of another protocol version would send it. */
+function withVersion(frame: Uint8Array, version: number): Uint8Array {
+  const { offsets } = frameHeader;
+  const other = Buffer.from(frame);
+  other.writeUInt16LE(version, offsets.version);
+  other.writeUInt32LE(0, offsets.crc32c);
+  other.writeUInt32LE(crc32c(other), offsets.crc32c);
+  return other;
+}
