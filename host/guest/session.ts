@@ -150,16 +150,12 @@ export class GuestSession {
     return this.clock.aligned ? this.clock.boundNs(Number(process.hrtime.bigint())) / 1e3 : null;
   }
 
-  /** Load an image and arm it. A load the guest's kernel refused is a result, not an error. */
+  /** Load an image and arm it; a slot has to be free. A load the guest's kernel refused is a result, not an error. */
   push(image: ProbeImage, args: string): Promise<PushResult> {
     return this.#inTurn(async () => {
       const slot = this.probes.freeSlot();
-      if (slot === undefined) {
-        throw new VesperError(
-          'REFUSED',
-          `${this.incarnation.guest}: all ${limits.SLOTS.value} probe slots are taken: detach a probe first`,
-        );
-      }
+      if (slot === undefined)
+        throw new VesperError('REFUSED', `${this.incarnation.guest}: no probe slot is free`);
       // Known before it can write: its first record may be read before the answer to the commit.
       this.probes.set({
         slot,

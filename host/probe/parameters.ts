@@ -112,12 +112,15 @@ function checkedValue(image: Parametrised, { name, type }: ParameterDeclaration,
   if ('value' in checked) return checked.value;
   throw new VesperError(
     'USAGE',
-    `Parameter ${probeName(image)}.${name} (${type}) cannot be "${value}": ${checked.problem}.`,
+    `Parameter ${probeName(image)}.${name} (${type}) cannot be "${shortened(value)}": ${checked.problem}.`,
     {
       data: { probe: probeName(image), parameter: name, type, value },
     },
   );
 }
+
+/** For a sentence that people read. */
+const shortened = (value: string): string => (value.length > 64 ? `${value.slice(0, 60)}…` : value);
 
 /** Values with blanks go into double quotes; the kernel knows no escape, so a quote or a control character has no way in. */
 function quoted(image: Parametrised, name: string, value: string): string {

@@ -12,6 +12,7 @@ import { errnoName } from '../probe/errno.ts';
 import type { GuestKernel } from '../probe/finding.ts';
 import { explainLoadError } from '../probe/load-error.ts';
 import { argumentString } from '../probe/parameters.ts';
+import { limits } from '../wire/message.ts';
 import type { GuestServices } from './guest-services.ts';
 import type { ProbeImages } from './images.ts';
 import type { ProbeResult } from './results.ts';
@@ -101,6 +102,11 @@ export async function attachProbe(request: AttachRequest): Promise<ProbeResult> 
   const [failed] = findings.filter(({ severity }) => severity === 'error');
   if (failed !== undefined && !request.force) return refuse(failed.sentence, warnings);
 
+  if (session.probes.freeSlot() === undefined)
+    return refuse(
+      `All ${limits.SLOTS.value} probe slots of guest ${guest.name} are taken: detach a probe first (vesper detach ${guest.name} PROBE).`,
+      warnings,
+    );
   services.images.keep(image);
   request.accepted();
   const result = await session.push(image, args).catch((thrown: unknown) => {
