@@ -12,7 +12,7 @@ export default defineConfig({
     pool: 'forks',
     coverage: { include: ['host/**/*.ts'], reportsDirectory: 'coverage' },
     projects: [
-      { extends: true, test: { name: 'unit', include: ['test/unit/**/*.test.ts'] } },
+      { extends: true, test: { name: 'unit', include: ['test/unit/**/*.test.ts'], testTimeout: minutes } },
       {
         extends: true,
         test: {

@@ -31,7 +31,8 @@ function open(hub: RelayHub, fixture: RelayFixture, options: Partial<RelayOption
   return { relay, rows };
 }
 
-const asleep = (hub: RelayHub): Promise<void> => vi.waitFor(() => expect(hub.awake).toBe(0), { interval: 1 });
+const asleep = (hub: RelayHub): Promise<void> =>
+  vi.waitFor(() => expect(hub.awake).toBe(0), { interval: 1, timeout: 30_000 });
 
 describe('delivery', () => {
   test('what was there at the start is delivered before start() returns, and freed', () => {
@@ -51,7 +52,7 @@ describe('delivery', () => {
     relay.start();
     for (let i = 0; i < 200; i++) {
       fixture.writer.ring(i % 2).write();
-      await vi.waitFor(() => expect(rows).toHaveLength(i + 1), { interval: 1 });
+      await vi.waitFor(() => expect(rows).toHaveLength(i + 1), { interval: 1, timeout: 30_000 });
     }
     expect(relay.statistics()).toMatchObject({
       delivered: 200,
@@ -159,7 +160,7 @@ describe('delivery', () => {
     await vi.waitFor(() => {
       relay.drain();
       expect(broken.map((ring) => ring.fault)).toEqual(['truncated', 'truncated']);
-    });
+    }, 30_000);
     expect(relay.statistics().quarantined).toBe(2);
     await asleep(hub);
   });
@@ -248,7 +249,10 @@ describe('handlers', () => {
     const longest = await longestStall(async () => {
       for (let round = 0; round < 50; round++) {
         for (let i = 0; i < 60; i++) fixture.writer.ring(other).write();
-        await vi.waitFor(() => expect(relay.statistics().outstanding).toBe(0), { interval: 1 });
+        await vi.waitFor(() => expect(relay.statistics().outstanding).toBe(0), {
+          interval: 1,
+          timeout: 30_000,
+        });
       }
     });
     expect(Math.max(...handled.slice(10))).toBeLessThanOrEqual(64);
@@ -279,7 +283,7 @@ describe('handlers', () => {
     relay.start();
     const before = flood;
     quiet.writer.ring(critical).write();
-    await vi.waitFor(() => expect(floodWhenQuietCame).toBeGreaterThan(0), { interval: 1, timeout: 5000 });
+    await vi.waitFor(() => expect(floodWhenQuietCame).toBeGreaterThan(0), { interval: 1, timeout: 30_000 });
     expect(floodWhenQuietCame - before).toBeLessThan(20_000 / 4);
     noisy.relay.close();
   });

@@ -99,7 +99,7 @@ describe('readers in processes of their own', () => {
     ring.write();
     const next = reader(fixture, 'deliver');
     await vi.waitFor(() => expect(next.lines).toEqual(['1:0', '1:1', '1:2', '1:3']), { timeout: 10_000 });
-    await vi.waitFor(() => expect(ring.tail).toBe(4 * 64));
+    await vi.waitFor(() => expect(ring.tail).toBe(4 * 64), { timeout: 10_000 });
   });
 
   test('killed again and again in a stream: every record arrives or was counted as lost, in order, repeated ones recognisable', async () => {
