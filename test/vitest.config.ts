@@ -10,6 +10,8 @@ export default defineConfig({
     root: resolve(import.meta.dirname, '..'),
     // Addons are safe in processes of their own only.
     pool: 'forks',
+    // How long a state may take to come about: on a busy machine, long.
+    expect: { poll: { timeout: 30_000 } },
     coverage: { include: ['host/**/*.ts'], reportsDirectory: 'coverage' },
     projects: [
       { extends: true, test: { name: 'unit', include: ['test/unit/**/*.test.ts'], testTimeout: minutes } },
