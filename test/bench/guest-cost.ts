@@ -11,10 +11,10 @@
  */
 
 import type { KernelKey } from '../../host/kernel/release.ts';
-import { fixturePath, Rig } from '../harness/rig.ts';
 import { atMost, median, quantile, report } from '../harness/figure.ts';
 import { buildPeer } from '../harness/peer.ts';
 import { keepApart, ranNs, vcpuThreads } from '../harness/processors.ts';
+import { fixturePath, Rig } from '../harness/rig.ts';
 
 const symbol = '__send_signal_locked';
 const rounds = 7;

@@ -76,7 +76,8 @@ describe.each(kernelKeys)('kernel %s', (kernel) => {
 
     const position = machine.consolePosition();
     await machine.sysrq('t');
-    const task = (name: string, state: string) => new RegExp(`task:${name} +state:${state} .*? pid:(\\d+)\\s`);
+    const task = (name: string, state: string) =>
+      new RegExp(`task:${name} +state:${state} .*? pid:(\\d+)\\s`);
     await machine.waitConsole(task('actor', 'D'), 10_000, position);
     expect((await machine.waitConsole(task('bomb', 'T'), 10_000, position))[1]).toBe(`${bomb}`);
 
