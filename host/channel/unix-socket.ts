@@ -15,6 +15,8 @@ export interface UnixSocketOptions {
   readonly stallLimitMs?: number;
   /** Most bytes that wait for the reader; a write beyond them is rejected and the channel ends. */
   readonly queueMaxBytes?: number;
+  /** Ends the channel; the signal's reason is a text for people. */
+  readonly signal?: AbortSignal;
 }
 
 /** sun_path of unix(7) with its NUL: Linux refuses longer names, some libraries cut them silently. */
@@ -86,6 +88,8 @@ class SocketChannel implements Channel {
   #stallTimer: NodeJS.Timeout | undefined;
   #closedBecause: string | undefined;
   #closeHandler: ((reason: string) => void) | undefined;
+  #signal: AbortSignal | undefined;
+  readonly #aborted = (): void => this.#end(String(this.#signal?.reason));
 
   constructor(socket: Socket, description: string, options: UnixSocketOptions) {
     this.description = description;
@@ -95,6 +99,11 @@ class SocketChannel implements Channel {
     socket.once('end', () => this.#end('the other end closed the connection'));
     socket.on('error', (error) => this.#end(`the connection broke: ${messageOf(error)}`));
     socket.once('close', () => this.#end('the connection closed'));
+    const { signal } = options;
+    if (signal === undefined) return;
+    this.#signal = signal;
+    if (signal.aborted) this.#aborted();
+    else signal.addEventListener('abort', this.#aborted);
   }
 
   write(bytes: Uint8Array): Promise<void> {
@@ -151,6 +160,7 @@ class SocketChannel implements Channel {
     if (this.#closedBecause !== undefined) return;
     this.#closedBecause = reason;
     clearTimeout(this.#stallTimer);
+    this.#signal?.removeEventListener('abort', this.#aborted);
     // Pending writes come back with an error each.
     this.#socket.destroy();
     const handler = this.#closeHandler;

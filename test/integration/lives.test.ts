@@ -321,25 +321,48 @@ describe('the guest ends', () => {
 });
 
 describe('the frontend goes', () => {
-  test('rmmod while it is active: the region is revoked, and insmod brings everything back', async () => {
+  test.each(kernelKeys)(
+    '%s: rmmod while it is active: the region is revoked, insmod brings everything back',
+    async (kernel) => {
+      await using rig = await Rig.start({ kernel, heartbeatMs: 300 });
+      await rig.attach(['signal']);
+      expect(await rig.machine.run('rmmod vesper')).toMatchObject({ status: 1 });
+      await rig.guest.detach('signal', 'test');
+      await rig.machine.run('actor --name farewell segv');
+
+      const position = rig.machine.consolePosition();
+      await rig.machine.check('rmmod vesper');
+      await rig.until(() => rig.view.state !== 'active', 'the end of the session');
+      expect(rig.view.past).toMatchObject([{ reason: 'the frontend was unloaded or its region unplugged' }]);
+      // The host let go of the region before the guest freed it.
+      expect(rig.machine.console().slice(position)).not.toMatch(/did not say within/);
+
+      await rig.machine.check('modprobe vesper');
+      await rig.until(() => rig.view.state === 'active', 'the next session');
+      await rig.attach(['signal']);
+      await rig.machine.run('actor --name reborn segv');
+      await rig.event(({ fields }) => fields['comm'] === 'reborn');
+      await unharmed(rig.machine);
+    },
+  );
+});
+
+describe('somebody unplugs what the service plugged', () => {
+  test.each([
+    ['the region', 'vesper-ivshmem', /its region unplugged/],
+    ['the port', 'vesper-port', /the port org.vesper.probe.0 of .* was unplugged/],
+  ])('%s: it is plugged again, and the probes are there', async (_what, id, reason) => {
     await using rig = await Rig.start({ heartbeatMs: 300 });
     await rig.attach(['signal']);
-    expect(await rig.machine.run('rmmod vesper')).toMatchObject({ status: 1 });
-    await rig.guest.detach('signal', 'test');
-    await rig.machine.run('actor --name farewell segv');
+    await rig.machine.run('actor --name before segv');
+    await rig.machine.qmp('device_del', { id });
+    await rig.until(() => rig.view.past.length > 0, 'the end of the session');
+    expect(rig.view.past[0]?.reason).toMatch(reason);
 
-    const position = rig.machine.consolePosition();
-    await rig.machine.check('rmmod vesper');
-    await rig.until(() => rig.view.state !== 'active', 'the end of the session');
-    expect(rig.view.past).toMatchObject([{ reason: 'the frontend was unloaded or its region unplugged' }]);
-    // The host let go of the region before the guest freed it.
-    expect(rig.machine.console().slice(position)).not.toMatch(/did not say within/);
-
-    await rig.machine.check('modprobe vesper');
-    await rig.until(() => rig.view.state === 'active', 'the next session');
-    await rig.attach(['signal']);
-    await rig.machine.run('actor --name reborn segv');
-    await rig.event(({ fields }) => fields['comm'] === 'reborn');
+    await rig.until(() => rig.view.state === 'active' && rig.view.probes[0]?.loaded, 'the next session');
+    await rig.machine.run('actor --name after segv');
+    for (const comm of ['before', 'after'])
+      await rig.event(({ event, fields }) => event === 'died' && fields['comm'] === comm);
     await unharmed(rig.machine);
   });
 });

@@ -4,7 +4,7 @@
 
 import { messageOf } from '../../error.ts';
 import type { ProvidedRegion } from '../provider.ts';
-import { ChannelPort } from './port.ts';
+import { ChannelPort, type ProvidedPort } from './port.ts';
 import type { QmpClient } from './qmp.ts';
 import { RegionDevice } from './region.ts';
 import type { Site } from './site.ts';
@@ -24,8 +24,7 @@ export class Hardware {
     this.#region = new RegionDevice(site);
   }
 
-  /** Path of the socket of the channel. */
-  providePort(): Promise<string> {
+  providePort(): Promise<ProvidedPort> {
     return this.#portTurn.take(() => this.#port.provide());
   }
 
@@ -54,8 +53,10 @@ export class Hardware {
     for (const result of results) if (result.status === 'rejected') throw result.reason;
   }
 
-  deviceDeleted(id: unknown): void {
-    void this.#quietly(() => this.#region.deviceDeleted(id));
+  /** Of QEMU's event DEVICE_DELETED. */
+  deviceDeleted({ device, path }: { readonly device?: unknown; readonly path?: unknown }): void {
+    this.#port.deviceDeleted(path);
+    void this.#quietly(() => this.#region.deviceDeleted(device));
   }
 
   machineGone(): void {

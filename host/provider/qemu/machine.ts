@@ -42,8 +42,9 @@ export class QemuMachine implements Machine {
   }
 
   async openChannel(): Promise<Channel> {
-    const path = await this.#there().providePort();
-    return connectUnixSocket(path, { description: `virtio-serial port ${portName} (${path})` });
+    const { socketPath, unplugged } = await this.#there().providePort();
+    const description = `virtio-serial port ${portName} (${socketPath})`;
+    return connectUnixSocket(socketPath, { description, signal: unplugged });
   }
 
   async provideRegion(bytes: number): Promise<ProvidedRegion> {

@@ -122,7 +122,7 @@ export class MonitorWatch {
   }
 
   #event(machine: QemuMachine, hardware: Hardware, lifecycle: Lifecycle, event: QmpEvent): void {
-    if (event.name === 'DEVICE_DELETED') hardware.deviceDeleted(event.data['device']);
+    if (event.name === 'DEVICE_DELETED') hardware.deviceDeleted(event.data);
     const meaning = lifecycle.next(event);
     if (meaning?.kind === 'started') this.#options.events.machineFound(machine);
     else if (meaning !== undefined) this.#options.events.lifecycle(machine, meaning);

@@ -14,6 +14,7 @@ import type { Site } from './site.ts';
 /** Stable: by these a service that was restarted recognises what its predecessor plugged. */
 const chardevId = 'vesper-channel';
 const portId = 'vesper-port';
+const ourPath = `/machine/peripheral/${portId}`;
 
 const controllerTypes = new Set([
   'virtio-serial-pci',
@@ -26,8 +27,18 @@ const controllerTypes = new Set([
 const chardevs = z.array(z.object({ label: z.string(), filename: z.string() }));
 const count = z.number();
 
+/** A port as one finds it: where to connect, and what tells that it was unplugged. */
+export interface ProvidedPort {
+  readonly socketPath: string;
+  /** Aborts, with the reason as a text. QEMU keeps the socket open when the port behind it goes. */
+  readonly unplugged: AbortSignal;
+}
+
 export class ChannelPort {
   readonly #site: Site;
+  /** QOM path of the port that was provided. */
+  #devicePath: string | undefined;
+  #unplugged = new AbortController();
   /** Of a socket that we had QEMU make. */
   #socketPath: string | undefined;
 
@@ -35,17 +46,27 @@ export class ChannelPort {
     this.#site = site;
   }
 
-  /** Path of the port's socket on the host; plugs the port where there is none. */
-  async provide(): Promise<string> {
+  /** Plugs the port where there is none. */
+  async provide(): Promise<ProvidedPort> {
     const all = await devices(this.#site.qmp);
     const port = await this.#find(all);
-    return port === undefined ? this.#plug(all) : this.#socketOf(port);
+    const socketPath = port === undefined ? await this.#plug(all) : await this.#socketOf(port);
+    this.#devicePath = port?.path ?? ourPath;
+    return { socketPath, unplugged: this.#unplugged.signal };
+  }
+
+  deviceDeleted(devicePath: unknown): void {
+    if (this.#devicePath === undefined || devicePath !== this.#devicePath) return;
+    this.#devicePath = undefined;
+    const { name } = this.#site;
+    this.#unplugged.abort(`the port ${portName} of ${name} was unplugged`);
+    this.#unplugged = new AbortController();
   }
 
   /** Unplugs the port if it was plugged by a service, and removes its socket. */
   async withdraw(): Promise<void> {
     const { qmp, unplugLimitMs } = this.#site;
-    const ours = (await devices(qmp)).find(({ path }) => path === `/machine/peripheral/${portId}`);
+    const ours = (await devices(qmp)).find(({ path }) => path === ourPath);
     if (ours !== undefined) {
       this.#socketPath = await this.#socketOf(ours);
       await unplug(qmp, portId, unplugLimitMs, 'try again');
