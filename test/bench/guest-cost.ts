@@ -118,7 +118,7 @@ async function measure(kernel: KernelKey, peer: string): Promise<void> {
     bpf('bpf_epoll', 'EPOLL'),
     ftrace,
   ];
-  await using rig = await Rig.start({ kernel, files: { 'bin/peer': peer }, keep: () => false });
+  await using rig = await Rig.start({ kernel, files: { 'bin/peer': peer }, keepRow: () => false });
   await rig.machine.check('mount -t debugfs none /sys/kernel/debug');
   await keepApart(rig.machine);
   const [vcpu = 0] = await vcpuThreads(rig.machine);
