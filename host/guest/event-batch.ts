@@ -79,6 +79,11 @@ export class EventBatch {
     return this.#columns;
   }
 
+  /** What this batch holds in memory, in bytes. */
+  get byteLength(): number {
+    return this.#columns.byteLength;
+  }
+
   probeName(row: number): string {
     const slot = this.#columns.slot[row] as number;
     return slot === frontendSlot ? frontendName : (this.#slots[slot]?.probe.name ?? '');
@@ -130,9 +135,9 @@ export class EventBatch {
     };
   }
 
-  /** A copy that stays as it is, in `buffer` if one is given: see RelayBatch. */
-  snapshot(buffer?: ArrayBuffer): EventBatch {
-    const copy = new EventBatch(this.incarnation, this.#table, this.#clock, this.#columns.snapshot(buffer));
+  /** A copy that stays as it is. */
+  snapshot(): EventBatch {
+    const copy = new EventBatch(this.incarnation, this.#table, this.#clock, this.#columns.snapshot());
     copy.#slots = this.#slots;
     copy.#times = this.#times;
     return copy;

@@ -54,16 +54,17 @@ export class RelayBatch implements PayloadRows, NativeBatch {
     return this.arena.subarray(from, from + (this.payloadBytes[row] ?? 0));
   }
 
-  /** Bytes that `snapshot` needs. */
-  get snapshotBytes(): number {
-    let bytes = this.count * bytesPerRow;
-    for (let row = 0; row < this.count; row++) bytes += upTo8(this.payloadBytes[row] as number);
-    return bytes;
+  /** Bytes of memory its columns and arena take. */
+  get byteLength(): number {
+    return this.arena.byteLength + this.slot.length * bytesPerRow;
   }
 
-  /** A copy of the valid rows, in `buffer` if one is given: it has to have room for them, and to be nobody else's. */
-  snapshot(buffer: ArrayBuffer = new ArrayBuffer(this.snapshotBytes)): RelayBatch {
+  /** A copy of the valid rows, in one allocation. */
+  snapshot(): RelayBatch {
     const { count } = this;
+    let arenaBytes = 0;
+    for (let row = 0; row < count; row++) arenaBytes += upTo8(this.payloadBytes[row] as number);
+    const buffer = new ArrayBuffer(count * bytesPerRow + arenaBytes);
     let at = 0;
     const column = <T extends Float64Array | Uint32Array | Uint16Array>(
       make: new (buffer: ArrayBuffer, offset: number, length: number) => T,
@@ -76,32 +77,24 @@ export class RelayBatch implements PayloadRows, NativeBatch {
     };
     const timeNs = column(Float64Array, this.timeNs);
     const sequence = column(Float64Array, this.sequence);
+    const arena = new Uint8Array(buffer, at, arenaBytes);
+    at += arenaBytes;
     const payloadOffset = column(Uint32Array, this.payloadOffset);
     const payloadBytes = column(Uint32Array, this.payloadBytes);
     const slot = column(Uint16Array, this.slot);
     const event = column(Uint16Array, this.event);
     const cpu = column(Uint16Array, this.cpu);
     const ring = column(Uint16Array, this.ring);
-    const arena = new Uint8Array(buffer, at, buffer.byteLength - at);
-    this.#copyPayloads(arena, payloadOffset);
+    let end = 0;
+    for (let row = 0; row < count; row++) {
+      arena.set(this.payload(row), end);
+      payloadOffset[row] = end;
+      end += upTo8(payloadBytes[row] as number);
+    }
     return new RelayBatch(
       { slot, event, cpu, ring, timeNs, sequence, payloadOffset, payloadBytes, arena },
       count,
     );
-  }
-
-  /** Without what lies between them. Word by word: a view of each payload would cost more than its copy, and be garbage. */
-  #copyPayloads(to: Uint8Array, offsets: Uint32Array): void {
-    const from = this.arena;
-    const source = new Uint32Array(from.buffer, from.byteOffset, from.byteLength >>> 2);
-    const target = new Uint32Array(to.buffer, to.byteOffset, to.byteLength >>> 2);
-    let end = 0;
-    for (let row = 0; row < this.count; row++) {
-      let word = (this.payloadOffset[row] as number) >>> 2;
-      offsets[row] = end << 2;
-      for (const last = end + (upTo8(this.payloadBytes[row] as number) >>> 2); end < last; end++, word++)
-        target[end] = source[word] as number;
-    }
   }
 }
 

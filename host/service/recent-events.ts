@@ -9,12 +9,6 @@ import type { EventBatch } from '../guest/event-batch.ts';
 import type { Sink } from './bus.ts';
 
 const defaultBytes = 8 << 20;
-/** Buffers are a power of two long, from this on. */
-const smallestBuffer = 256;
-/** Buffers of one length that are kept to be used again. */
-const sparesOfALength = 4;
-/** What the objects of a batch take beside its buffer, about. */
-const objectBytes = 1536;
 
 export class RecentEvents implements Sink {
   readonly name = 'recent';
@@ -25,8 +19,6 @@ export class RecentEvents implements Sink {
   /** Number of the batch at `#head`, counted from the first that came. */
   #oldest = 0;
   #bytes = 0;
-  /** Of batches that were forgotten, by their length: in a storm the next ones take them, so that nothing becomes garbage. */
-  readonly #spare = new Map<number, ArrayBuffer[]>();
   /** Events that were seen and are no longer kept. */
   forgotten = 0;
 
@@ -44,20 +36,16 @@ export class RecentEvents implements Sink {
     return this.#oldest + this.#batches.length - this.#head;
   }
 
-  /**
-   * A batch by its number; undefined where it is forgotten, or has not come yet. Its memory is used again once it is forgotten: valid
-   * until the caller lets other events come.
-   */
+  /** A batch by its number; undefined where it is forgotten, or has not come yet. */
   at(number: number): EventBatch | undefined {
     return number < this.#oldest ? undefined : this.#batches[this.#head + number - this.#oldest];
   }
 
   deliver(batch: EventBatch): void {
-    const bytes = Math.max(smallestBuffer, 2 ** Math.ceil(Math.log2(batch.columns.snapshotBytes)));
-    while (this.#bytes + bytes + objectBytes > this.#maximumBytes && this.#head < this.#batches.length)
-      this.#forgetOldest();
-    this.#batches.push(batch.snapshot(this.#spare.get(bytes)?.pop() ?? new ArrayBuffer(bytes)));
-    this.#bytes += bytes + objectBytes;
+    const kept = batch.snapshot();
+    this.#batches.push(kept);
+    this.#bytes += kept.byteLength;
+    while (this.#bytes > this.#maximumBytes && this.#head < this.#batches.length - 1) this.#forgetOldest();
     if (this.#head > 64 && this.#head * 2 > this.#batches.length) {
       this.#batches = this.#batches.slice(this.#head);
       this.#head = 0;
@@ -69,12 +57,7 @@ export class RecentEvents implements Sink {
     this.#batches[this.#head] = undefined;
     this.#head += 1;
     this.#oldest += 1;
-    if (oldest === undefined) return;
-    this.forgotten += oldest.length;
-    const buffer = oldest.columns.timeNs.buffer as ArrayBuffer;
-    this.#bytes -= buffer.byteLength + objectBytes;
-    const spare = this.#spare.get(buffer.byteLength);
-    if (spare === undefined) this.#spare.set(buffer.byteLength, [buffer]);
-    else if (spare.length < sparesOfALength) spare.push(buffer);
+    this.#bytes -= oldest?.byteLength ?? 0;
+    this.forgotten += oldest?.length ?? 0;
   }
 }
