@@ -10,7 +10,32 @@
 
 #define IVSHMEM_VENDOR 0x1af4
 #define IVSHMEM_DEVICE 0x1110
+#define REGISTER_BAR 0
 #define MEMORY_BAR 2
+#define REGISTER_BYTES 16
+#define DOORBELL_REGISTER 12
+
+/* Without them everything works, only the doorbell takes the channel. */
+static void ivshmem_map_registers(struct pci_dev *device, struct vesper_region_memory *region)
+{
+	void __iomem *registers;
+
+	if (pci_resource_len(device, REGISTER_BAR) < REGISTER_BYTES || pci_request_region(device, REGISTER_BAR, "vesper"))
+		return;
+	registers = pci_iomap(device, REGISTER_BAR, REGISTER_BYTES);
+	if (registers)
+		region->doorbell = registers + DOORBELL_REGISTER;
+	else
+		pci_release_region(device, REGISTER_BAR);
+}
+
+static void ivshmem_unmap_registers(struct pci_dev *device, struct vesper_region_memory *region)
+{
+	if (!region->doorbell)
+		return;
+	pci_iounmap(device, region->doorbell - DOORBELL_REGISTER);
+	pci_release_region(device, REGISTER_BAR);
+}
 
 static int ivshmem_map(struct pci_dev *device, struct vesper_region_memory *region)
 {
@@ -31,6 +56,7 @@ static int ivshmem_map(struct pci_dev *device, struct vesper_region_memory *regi
 	err = vesper_region_check(region, pci_resource_len(device, MEMORY_BAR));
 	if (err)
 		goto err_unmap;
+	ivshmem_map_registers(device, region);
 	return 0;
 
 err_unmap:
@@ -78,6 +104,7 @@ static void ivshmem_remove(struct pci_dev *device)
 
 	vesper_region_remove(region, -ENODEV);
 	if (region->memory) {
+		ivshmem_unmap_registers(device, region);
 		memunmap(region->memory);
 		pci_release_region(device, MEMORY_BAR);
 		pci_disable_device(device);

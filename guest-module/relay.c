@@ -109,6 +109,7 @@ static int relay_answer(struct vesper_activated *reply, int err, bool resumed)
 	reply->ring_count = cpu_to_le32(active ? layout.rings : 0);
 	reply->cpu_count = cpu_to_le32(num_possible_cpus());
 	reply->epoch = cpu_to_le64(epoch);
+	reply->doorbell = cpu_to_le32(vesper_ring_doorbell_by_register());
 	mutex_unlock(&state_lock);
 	return err;
 }
@@ -121,6 +122,8 @@ int vesper_relay_resume(const struct vesper_activate *activate, struct vesper_ac
 	mutex_lock(&state_lock);
 	if (!err && (!active || epoch != le64_to_cpu(activate->epoch) || memcmp(active->token, activate->token, sizeof(active->token))))
 		err = -ESTALE;
+	if (!err)
+		vesper_ring_doorbell_set(active->doorbell, le32_to_cpu(activate->doorbell));
 	mutex_unlock(&state_lock);
 	return relay_answer(reply, err, !err);
 }
@@ -149,6 +152,7 @@ int vesper_relay_activate(const struct vesper_activate *activate, struct vesper_
 	if (err)
 		goto out;
 	relay_stop(&last);
+	vesper_ring_doorbell_set(region->doorbell, le32_to_cpu(activate->doorbell));
 	relay_start(region, &plan, new_epoch);
 	pr_info("relay active: %u rings in %llu KiB\n", plan.rings, region->bytes >> 10);
 out:

@@ -3,6 +3,7 @@
  * The rings' producers: what is not inline in the probes. <vesper/ring.h> tells how it works.
  */
 #include <linux/atomic.h>
+#include <linux/io.h>
 #include <linux/irq_work.h>
 #include <linux/percpu.h>
 #include <linux/preempt.h>
@@ -18,24 +19,55 @@ EXPORT_PER_CPU_SYMBOL_GPL(vesper_cpu_rings);
 
 static atomic64_t doorbells;
 
-static void doorbell_ring(struct irq_work *work)
+/*
+ * The device's register, and what to write to it; 0: the channel thread sends a frame instead. A register stays mapped until the rings
+ * in its device are closed, and no writer is in them.
+ */
+static void __iomem *doorbell_register;
+static u32 doorbell_value;
+
+static void doorbell_frame(struct irq_work *work)
 {
-	atomic64_inc(&doorbells);
 	vesper_channel_wake(VESPER_CHANNEL_DOORBELL);
 }
 
-static DEFINE_IRQ_WORK(doorbell, doorbell_ring);
+static DEFINE_IRQ_WORK(frame_work, doorbell_frame);
+
+void vesper_ring_doorbell_set(void __iomem *doorbell, u32 value)
+{
+	if (!doorbell)
+		value = 0;
+	WRITE_ONCE(doorbell_value, 0);
+	if (value) {
+		doorbell_register = doorbell;
+		smp_store_release(&doorbell_value, value);
+	}
+}
+
+bool vesper_ring_doorbell_by_register(void)
+{
+	return READ_ONCE(doorbell_value);
+}
 
 u64 vesper_ring_doorbells(void)
 {
 	return atomic64_read(&doorbells);
 }
 
-/* Any context, NMI included. */
+/*
+ * Any context, NMI and panic included. The register is written at once: a guest with one CPU that is busy printing, or that dies, runs
+ * no thread to send a frame.
+ */
 void vesper_ring_wake(struct vesper_ring *ring)
 {
+	u32 value = smp_load_acquire(&doorbell_value);
+
 	WRITE_ONCE(ring->block->need_wakeup, 0);
-	irq_work_queue(&doorbell);
+	atomic64_inc(&doorbells);
+	if (value)
+		writel(value, doorbell_register);
+	else
+		irq_work_queue(&frame_work);
 }
 EXPORT_SYMBOL_GPL(vesper_ring_wake);
 
@@ -183,7 +215,8 @@ void vesper_ring_close(void)
 	}
 	/* Writers have preemption off from the look at `data` to the end. */
 	synchronize_rcu();
-	irq_work_sync(&doorbell);
+	irq_work_sync(&frame_work);
+	WRITE_ONCE(doorbell_value, 0);
 }
 
 /* Of the epoch, all rings together. */

@@ -208,6 +208,7 @@ struct vesper_region_memory {
 	u64 bytes;
 	u8 token[16];
 	int error;
+	void __iomem *doorbell;	/* the device's register, NULL: it has none */
 };
 int vesper_region_check(struct vesper_region_memory *region, u64 available);
 void vesper_region_add(struct vesper_region_memory *region);
@@ -250,6 +251,8 @@ void vesper_relay_release(const struct vesper_region_memory *region, int reason)
 void vesper_relay_revoked(u64 epoch);
 
 /* ring.c: the rings' producers */
+void vesper_ring_doorbell_set(void __iomem *doorbell, u32 value);
+bool vesper_ring_doorbell_by_register(void);
 void vesper_ring_open(int cpu, u32 kind, struct vesper_ring_block *block, void *data, u32 bytes, u64 epoch);
 void vesper_ring_close(void);
 void vesper_ring_read(u64 *written, u64 *lost);

@@ -6,7 +6,8 @@ import { randomBytes } from 'node:crypto';
 import { VesperError } from '../error.ts';
 import { errnoName } from '../probe/errno.ts';
 import type { Machine, ProvidedRegion } from '../provider/provider.ts';
-import { type RegionLayout, regionLayout, splitRegion } from '../relay/layout.ts';
+import { Doorbell } from '../relay/doorbell.ts';
+import { type RegionLayout, type RingSplit, regionLayout, splitRegion } from '../relay/layout.ts';
 import { activateFlags, backends, type PayloadOf, protocolVersion } from '../wire/message.ts';
 import type { ControlLink } from './control-link.ts';
 import { hexOf } from './incarnation.ts';
@@ -26,6 +27,8 @@ export interface Established {
   readonly epoch: bigint;
   /** The rings were kept: what was written while no service listened is in them. */
   readonly resumed: boolean;
+  /** Undefined: the guest wakes the host by frames. */
+  readonly doorbell: Doorbell | undefined;
 }
 
 /** The most a Linux kernel can be configured for (CONFIG_NR_CPUS on x86). */
@@ -72,6 +75,8 @@ export interface EstablishOptions {
   readonly notices: RegionNotices;
   /** Called before rings of a former epoch are laid out anew: the last chance to read them. */
   readonly salvage: (region: ProvidedRegion, left: LeftBehind) => void;
+  /** The guest rang the doorbell of its region's device. */
+  readonly onRing: () => void;
 }
 
 export async function establish({ link, machine, hello, ...rest }: EstablishOptions): Promise<Established> {
@@ -86,6 +91,54 @@ export async function establish({ link, machine, hello, ...rest }: EstablishOpti
   if (left !== undefined && !resume) rest.salvage(region, left);
   const split = resume ? left.split : splitRegion(region.bytes, hello.cpu_count);
   const epoch = resume ? hello.epoch : freshEpoch();
+  const doorbell = await listen(region, rest.onRing);
+  try {
+    const activated = await activate(link, machine, {
+      hello,
+      region,
+      split,
+      epoch,
+      resume,
+      rings: doorbell !== undefined,
+    });
+    return {
+      hello,
+      region,
+      layout: regionLayout({ regionBytes: region.bytes, cpuCount: hello.cpu_count, ...split }),
+      epoch,
+      resumed: activated.resumed === 1,
+      doorbell,
+    };
+  } catch (thrown) {
+    doorbell?.close();
+    throw thrown;
+  }
+}
+
+/** Where somebody removed the pipe the guest is told to send frames. */
+async function listen(region: ProvidedRegion, onRing: () => void): Promise<Doorbell | undefined> {
+  try {
+    return region.doorbell && (await Doorbell.open(region.doorbell.path, onRing));
+  } catch {
+    return undefined;
+  }
+}
+
+interface Activation {
+  readonly hello: Hello;
+  readonly region: ProvidedRegion;
+  readonly split: RingSplit;
+  readonly epoch: bigint;
+  readonly resume: boolean;
+  /** The host listens to the doorbell of the region's device. */
+  readonly rings: boolean;
+}
+
+async function activate(
+  link: ControlLink,
+  machine: Machine,
+  { hello, region, split, epoch, resume, rings }: Activation,
+): Promise<PayloadOf<'activated'>> {
   const { payload } = await link.request(
     'activate',
     {
@@ -95,6 +148,7 @@ export async function establish({ link, machine, hello, ...rest }: EstablishOpti
       flags: resume ? activateFlags.RESUME.value : 0,
       critical_ring_bytes: split.criticalRingBytes,
       ring_bytes: split.ringBytes,
+      doorbell: rings ? (region.doorbell?.value ?? 0) : 0,
     },
     'activated',
   );
@@ -114,13 +168,7 @@ export async function establish({ link, machine, hello, ...rest }: EstablishOpti
       },
     );
   }
-  return {
-    hello,
-    region,
-    layout: regionLayout({ regionBytes: region.bytes, cpuCount: hello.cpu_count, ...split }),
-    epoch,
-    resumed: payload.resumed === 1,
-  };
+  return payload;
 }
 
 /** A region that the frontend says it has mapped. */

@@ -7,7 +7,8 @@ import { messageOf, VesperError } from '../error.ts';
 import type { ProbeImage } from '../probe/declaration.ts';
 import { errnoName } from '../probe/errno.ts';
 import type { ProvidedRegion } from '../provider/provider.ts';
-import type { RelayReader, RelayStatistics } from '../relay/relay.ts';
+import type { Doorbell } from '../relay/doorbell.ts';
+import type { RelayBatch, RelayReader, RelayStatistics } from '../relay/relay.ts';
 import { limits } from '../wire/message.ts';
 import { ClockAlignment } from './clock.ts';
 import { ControlLink, type Unsolicited } from './control-link.ts';
@@ -46,6 +47,7 @@ export class GuestSession {
   readonly #link: ControlLink;
   readonly #epoch: bigint;
   readonly #batch: EventBatch;
+  readonly #doorbell: Doorbell | undefined;
   #relay: RelayReader | undefined;
   #heartbeat: NodeJS.Timeout | undefined;
   #missed = 0;
@@ -61,6 +63,7 @@ export class GuestSession {
     this.region = established.region;
     this.resumed = established.resumed;
     this.#epoch = established.epoch;
+    this.#doorbell = established.doorbell;
     this.incarnation = {
       guest: options.machine.name,
       uuid: options.machine.uuid,
@@ -80,6 +83,7 @@ export class GuestSession {
     }
     const notices = new RegionNotices(machine.name);
     let session: GuestSession | undefined;
+    let doorbell: Doorbell | undefined;
     const link = new ControlLink(channel, machine.name, {
       unsolicited: (frame) => {
         if (frame.name === 'region') notices.note(frame.payload);
@@ -101,13 +105,16 @@ export class GuestSession {
         notices,
         regionBytes: options.regionBytes,
         salvage: (region, left) => salvage(options, region, left),
+        onRing: () => session?.wake(),
       });
+      doorbell = established.doorbell;
       session = new GuestSession(options, link, established);
       // Before the first record is read: which probe has which slot, and what time it is in the guest.
       await session.#recover();
       for (let round = 0; round < firstPings; round += 1) await session.#ping(helloPingLimitMs);
       session.#start(established);
     } catch (thrown) {
+      doorbell?.close();
       link.close();
       throw thrown;
     } finally {
@@ -235,6 +242,11 @@ export class GuestSession {
     return this.#link.request('status', {}, 'status_report');
   }
 
+  /** The guest rang: there is something to read. */
+  wake(): void {
+    this.#relay?.wake();
+  }
+
   /** Read and deliver all that is in the rings now. */
   drain(): void {
     this.#relay?.drain();
@@ -263,6 +275,7 @@ export class GuestSession {
     const { panicMessage } = this.#batch;
     const why = panicMessage === undefined ? reason : `${kernelPanic}: ${panicMessage}`;
     this.#relay?.close();
+    this.#doorbell?.close();
     this.#link.close();
     this.#options.events.ended(why);
   }
@@ -281,7 +294,7 @@ export class GuestSession {
       layout,
       epoch,
       token: region.token,
-      onBatch: (batch) => events.batch(this.#batch.bind(batch)),
+      onBatch: (batch) => this.#deliver(batch),
       onQuarantine: ({ cpu, critical, fault }) => {
         const ring = critical ? 'critical' : 'other';
         log.error(
@@ -296,6 +309,12 @@ export class GuestSession {
     this.#rememberNow();
     this.#relay.start();
     this.#heartbeat = setInterval(() => void this.#beat(), heartbeatMs);
+  }
+
+  #deliver(batch: RelayBatch): void {
+    this.#options.events.batch(this.#batch.bind(batch));
+    // The guest rang for its last record. Not from within the relay that delivers it.
+    if (this.#batch.panicMessage !== undefined) setImmediate(() => this.end(kernelPanic));
   }
 
   /** Ask the frontend anew what is loaded: a push of a service that died may have come to its end. */
@@ -392,7 +411,7 @@ export class GuestSession {
   #unsolicited(frame: Unsolicited): void {
     switch (frame.name) {
       case 'doorbell':
-        if (frame.payload.epoch === this.#epoch) this.#relay?.wake();
+        if (frame.payload.epoch === this.#epoch) this.wake();
         break;
       case 'revoke':
         if (frame.payload.epoch === this.#epoch) this.#revoke();

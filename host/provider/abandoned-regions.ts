@@ -2,8 +2,9 @@
 
 /** Region files of guests that ended while no service was there to release them. */
 
-import { readdir, readFile, rm, stat } from 'node:fs/promises';
+import { readdir, readFile, stat } from 'node:fs/promises';
 import { join } from 'node:path';
+import { regionOf, removeRegion } from './region-file.ts';
 
 const regionName = /^vesper-.+-[0-9a-f]{8}-[0-9a-f]{8}$/;
 
@@ -12,15 +13,17 @@ const regionName = /^vesper-.+-[0-9a-f]{8}-[0-9a-f]{8}$/;
  * the service was down is still in there. Returns what was removed.
  */
 export async function removeAbandonedRegions(directory: string, olderThanMs: number): Promise<string[]> {
-  const names = (await readdir(directory).catch(() => [])).filter((name) => regionName.test(name));
-  const paths = names.map((name) => join(directory, name));
+  const names = (await readdir(directory).catch(() => []))
+    .map(regionOf)
+    .filter((name) => regionName.test(name));
+  const paths = [...new Set(names)].map((name) => join(directory, name));
   const old = (await Promise.all(paths.map((path) => isOld(path, olderThanMs)))).flatMap((yes, i) =>
     yes ? [paths[i] as string] : [],
   );
   if (old.length === 0) return [];
   const mapped = await mappedFiles();
   const abandoned = old.filter((path) => !mapped.some((text) => text.includes(path)));
-  await Promise.all(abandoned.map((path) => rm(path, { force: true })));
+  await Promise.all(abandoned.map(removeRegion));
   return abandoned;
 }
 

@@ -18,6 +18,14 @@ export type LifecycleEvent =
   /** The machine is gone; `reason` for people: "shut down by the guest", "killed", … */
   | { readonly kind: 'stopped'; readonly reason: string };
 
+/** How a guest wakes the host without a frame: it writes to a register of the region's device, from any context. */
+export interface ProvidedDoorbell {
+  /** A named pipe: bytes appear in it when the guest rings. */
+  readonly path: string;
+  /** What the guest writes to the register; not 0. */
+  readonly value: number;
+}
+
 /** A region given to a guest: a file both sides map. */
 export interface ProvidedRegion {
   /** Open this to map it. */
@@ -25,6 +33,8 @@ export interface ProvidedRegion {
   readonly bytes: number;
   /** 16 random bytes stamped into its header: how the frontend tells which region it is. */
   readonly token: Uint8Array;
+  /** Undefined where the device has none: the guest sends frames. */
+  readonly doorbell?: ProvidedDoorbell | undefined;
 }
 
 export interface MachineDescription {

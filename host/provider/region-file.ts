@@ -1,6 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 
-/** The file behind a shared region: made and stamped by the provider, mapped by host and guest. */
+/**
+ * The file behind a shared region: made and stamped by the provider, mapped by host and guest. Beside it, by its name, lie the
+ * pipe of its doorbell and, for a moment, the socket at which a VMM gets both.
+ */
 
 import { createHash, randomBytes } from 'node:crypto';
 import { constants } from 'node:fs';
@@ -121,13 +124,23 @@ export async function restampRegionFile(path: string): Promise<ProvidedRegion | 
   }
 }
 
+export const doorbellOf = (path: string) => `${path}.doorbell`;
+export const serverOf = (path: string) => `${path}.server`;
+/** Of a file that belongs to a region: the region's. */
+export const regionOf = (path: string) => path.replace(/\.(doorbell|server)$/, '');
+
+/** Remove a region with all that belongs to it. */
+export async function removeRegion(path: string): Promise<void> {
+  await Promise.all([path, doorbellOf(path), serverOf(path)].map((file) => rm(file, { force: true })));
+}
+
 /** Remove what former regions of the same prefix left behind. */
 export async function removeRegionFiles(prefix: string): Promise<void> {
   const folder = dirname(prefix);
   const names = await readdir(folder).catch(() => []);
   const ours = `${basename(prefix)}-`;
   const stale = names.filter(
-    (name) => name.startsWith(ours) && /^[0-9a-f]{8}$/.test(name.slice(ours.length)),
+    (name) => name.startsWith(ours) && /^[0-9a-f]{8}$/.test(regionOf(name).slice(ours.length)),
   );
   await Promise.all(stale.map((name) => rm(join(folder, name), { force: true })));
 }

@@ -97,6 +97,17 @@ export interface NativeWatcher {
   close(): void;
 }
 
+/** Hands a region and its doorbell to a VMM, as QEMU's ivshmem server does (docs/specs/ivshmem-spec.rst of QEMU). */
+export interface NativeRegionServer {
+  /**
+   * Waits for the VMM to connect; it can make its device when this has resolved. A write of `peer << 16` to the doorbell
+   * register then puts bytes into the doorbell. Rejects with ETIMEDOUT.
+   */
+  serve(peer: number, limitMs: number): Promise<void>;
+  /** After the VMM made its device, or to give up. Removes the socket. Idempotent. */
+  close(): void;
+}
+
 export interface RelayAddon {
   readonly Region: new (file: string | number, options: RegionOptions) => NativeRegion;
   /** `records` 4 … 2^20, `arenaBytes` 64 KiB … 1 GiB. */
@@ -109,6 +120,14 @@ export interface RelayAddon {
     onReady: (ids: readonly number[]) => void,
     options?: WatcherOptions,
   ) => NativeWatcher;
+  /** Listens at `socketPath` (mode 0600) at once. */
+  readonly RegionServer: new (
+    socketPath: string,
+    regionPath: string,
+    doorbellPath: string,
+  ) => NativeRegionServer;
+  /** A named pipe, mode 0600. */
+  makeDoorbell(path: string): void;
   /** Offsets compiled into the reader. */
   readonly layout: Readonly<Record<string, number>>;
 }

@@ -160,6 +160,8 @@ export const messages = {
       flags: u32('enum vesper_activate_flag'),
       critical_ring_bytes: u32('data bytes of each ring for critical events, a power of two'),
       ring_bytes: u32('data bytes of each ring for other events, a power of two'),
+      doorbell: u32("written to the device's doorbell register to wake the host; 0: send a doorbell frame"),
+      reserved: u32('zero'),
     }),
   },
   activated: {
@@ -173,6 +175,8 @@ export const messages = {
       ring_count: u32('rings in the region'),
       cpu_count: u32('possible CPUs'),
       epoch: u64('epoch now active'),
+      doorbell: u32('1: the host is woken by the register, 0: by frames'),
+      reserved: u32('zero'),
     }),
   },
   deactivate: {
@@ -357,7 +361,7 @@ export const messages = {
     type: 23,
     from: 'guest',
     tail: 'none',
-    doc: 'Unsolicited: a ring whose need_wakeup was set has records.',
+    doc: 'Unsolicited: a ring whose need_wakeup was set has records, and the guest has no doorbell register to write to.',
     payload: struct('vesper_doorbell', 'There is something to read.', { epoch: u64('epoch of the rings') }),
   },
   revoke: {

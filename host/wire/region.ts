@@ -88,7 +88,7 @@ export const ringBlock = struct(
     lost: u64('records not written because the ring was full'),
     producer_reserved: bytes(104, 'zero'),
     tail: u64('bytes read; written with release ordering, paired with the acquire of the writer'),
-    need_wakeup: u32('1: the host sleeps; the guest clears it and sends one doorbell'),
+    need_wakeup: u32('1: the host sleeps; the guest clears it and rings the doorbell once'),
     consumer_pad: u32('zero'),
     consumer_reserved: bytes(112, "the host's own: how far its readers got; zero at activation"),
   },

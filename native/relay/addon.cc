@@ -3,6 +3,7 @@
 
 #include "batch.h"
 #include "region.h"
+#include "region_server.h"
 #include "watcher.h"
 #include "wire_layout.h"
 
@@ -33,6 +34,8 @@ Napi::Object init(Napi::Env env, Napi::Object exports) {
   exports.Set("Region", Region::define(env));
   exports.Set("Batch", Batch::define(env));
   exports.Set("Watcher", Watcher::define(env));
+  exports.Set("RegionServer", RegionServer::define(env));
+  exports.Set("makeDoorbell", Napi::Function::New(env, make_doorbell, "makeDoorbell"));
   exports.Set("layout", layout(env));
   return exports;
 }

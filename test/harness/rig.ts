@@ -90,6 +90,11 @@ export class Rig implements AsyncDisposable {
     return guestView(this.guest);
   }
 
+  /** False: the host reads again only when a guest rings, or a heartbeat is due. */
+  get relayAwake(): boolean {
+    return this.#hub.awake > 0;
+  }
+
   async active(): Promise<void> {
     await (await this.service.guestFound(this.machine.name, patienceMs)).active(patienceMs);
   }

@@ -2,7 +2,7 @@
 
 /** Service, guest, frontend and machine each end at a bad moment: what is left goes on, and nothing is lost without being counted. */
 
-import { readFileSync, writeFileSync } from 'node:fs';
+import { existsSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { afterAll, describe, expect, onTestFinished, test } from 'vitest';
 import type { GuestView } from '../../host/api/view.ts';
@@ -226,7 +226,8 @@ describe('the guest ends', () => {
   );
 
   test('panics and stays dead: the reason is the panic, read from the mapping, and stays until the next boot', async () => {
-    const rig = await rigWith();
+    // Nobody asks it: the dying kernel itself rings.
+    const rig = await rigWith({ heartbeatMs: 600_000 });
     await rig.attach(['signal', 'oom'], ['signal.signals=SIGSEGV,SIGKILL']);
     const before = rig.view.boot_id;
 
@@ -365,6 +366,23 @@ describe('somebody unplugs what the service plugged', () => {
       await rig.event(({ event, fields }) => event === 'died' && fields['comm'] === comm);
     await unharmed(rig.machine);
   });
+});
+
+test('the pipe of the doorbell is removed: the next service is woken by frames', async () => {
+  // Nothing is found by looking.
+  await using rig = await Rig.start({ heartbeatMs: 600_000 });
+  await rig.attach(['signal']);
+  const pipe = rig.guest.session?.region.doorbell?.path as string;
+  const rings = async () => (await rig.guest.session?.status())?.payload.doorbells as bigint;
+  rmSync(pipe);
+  await rig.restartService();
+  expect(existsSync(pipe)).toBe(false);
+  await rig.until(() => !rig.relayAwake, 'the relay to fall asleep');
+  const before = await rings();
+  await rig.machine.run('actor --name framed segv');
+  await rig.event(({ event, fields }) => event === 'died' && fields['comm'] === 'framed');
+  expect(await rings()).toBeGreaterThan(before);
+  await unharmed(rig.machine);
 });
 
 describe('a file that was attached', () => {

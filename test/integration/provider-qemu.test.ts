@@ -5,7 +5,7 @@
 import { chmodSync, existsSync, mkdirSync, mkdtempSync, readdirSync, rmSync, statSync } from 'node:fs';
 import { connect } from 'node:net';
 import { tmpdir } from 'node:os';
-import { dirname, join } from 'node:path';
+import { basename, dirname, join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, onTestFinished, test } from 'vitest';
 import { silentLog } from '../../host/log.ts';
 import type { LifecycleEvent, Machine } from '../../host/provider/provider.ts';
@@ -110,7 +110,10 @@ describe.each(['pc', 'q35'] as const)('%s', (type) => {
     onTestFinished(() => again.close());
     expect(again.description).toBe(channel.description);
     expect(await second.provideRegion(2 * mib)).toEqual(region);
-    expect(readdirSync(regionDirectory).length).toBe(1);
+    expect(readdirSync(regionDirectory).toSorted()).toEqual([
+      basename(region.path),
+      `${basename(region.path)}.doorbell`,
+    ]);
   });
 
   test('killed: told once; the region is readable until release, then nothing is left', async () => {
@@ -265,18 +268,25 @@ describe('a port that the owner of the machine configured', () => {
   });
 });
 
-test.runIf(process.getuid?.() === 0)('a QEMU of another user is given the files it has to open', async () => {
-  const nobody = 65534;
-  chmodSync(folder, 0o777);
-  qemu('pc', 'g1', shapes.pc, { uid: nobody });
-  const guest = await (await Watching.start()).machine('g1');
-  const channel = await guest.openChannel();
-  channel.close();
-  const region = await guest.provideRegion(mib);
-  expect(statSync(region.path)).toMatchObject({ uid: nobody, mode: 0o100600 });
-  const [, socket] = /\((.*)\)$/.exec(channel.description) ?? [];
-  expect(statSync(dirname(socket as string))).toMatchObject({ uid: nobody, mode: 0o40700 });
-});
+test.runIf(process.getuid?.() === 0)(
+  'a QEMU of another user is given the files it has to open, and no others',
+  async () => {
+    const nobody = 65534;
+    chmodSync(folder, 0o777);
+    qemu('pc', 'g1', shapes.pc, { uid: nobody });
+    const guest = await (await Watching.start()).machine('g1');
+    const channel = await guest.openChannel();
+    channel.close();
+    const region = await guest.provideRegion(mib);
+    // Handed over as open files.
+    for (const path of [region.path, `${region.path}.doorbell`]) {
+      const { uid, mode } = statSync(path);
+      expect({ uid, mode: mode & 0o777 }).toEqual({ uid: 0, mode: 0o600 });
+    }
+    const [, socket] = /\((.*)\)$/.exec(channel.description) ?? [];
+    expect(statSync(dirname(socket as string))).toMatchObject({ uid: nobody, mode: 0o40700 });
+  },
+);
 
 describe('finding machines', () => {
   test('one that starts later, in a folder that is made later; killed and started again it is the same machine', async () => {

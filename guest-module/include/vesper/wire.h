@@ -238,14 +238,18 @@ struct vesper_activate {
 	__le32 flags;	/* enum vesper_activate_flag */
 	__le32 critical_ring_bytes;	/* data bytes of each ring for critical events, a power of two */
 	__le32 ring_bytes;	/* data bytes of each ring for other events, a power of two */
+	__le32 doorbell;	/* written to the device's doorbell register to wake the host; 0: send a doorbell frame */
+	__le32 reserved;	/* zero */
 };
-static_assert(sizeof(struct vesper_activate) == 40);
+static_assert(sizeof(struct vesper_activate) == 48);
 static_assert(offsetof(struct vesper_activate, epoch) == 0);
 static_assert(offsetof(struct vesper_activate, token) == 8);
 static_assert(offsetof(struct vesper_activate, backend) == 24);
 static_assert(offsetof(struct vesper_activate, flags) == 28);
 static_assert(offsetof(struct vesper_activate, critical_ring_bytes) == 32);
 static_assert(offsetof(struct vesper_activate, ring_bytes) == 36);
+static_assert(offsetof(struct vesper_activate, doorbell) == 40);
+static_assert(offsetof(struct vesper_activate, reserved) == 44);
 
 /* The relay runs, or why not. */
 struct vesper_activated {
@@ -254,13 +258,17 @@ struct vesper_activated {
 	__le32 ring_count;	/* rings in the region */
 	__le32 cpu_count;	/* possible CPUs */
 	__le64 epoch;	/* epoch now active */
+	__le32 doorbell;	/* 1: the host is woken by the register, 0: by frames */
+	__le32 reserved;	/* zero */
 };
-static_assert(sizeof(struct vesper_activated) == 24);
+static_assert(sizeof(struct vesper_activated) == 32);
 static_assert(offsetof(struct vesper_activated, error) == 0);
 static_assert(offsetof(struct vesper_activated, resumed) == 4);
 static_assert(offsetof(struct vesper_activated, ring_count) == 8);
 static_assert(offsetof(struct vesper_activated, cpu_count) == 12);
 static_assert(offsetof(struct vesper_activated, epoch) == 16);
+static_assert(offsetof(struct vesper_activated, doorbell) == 24);
+static_assert(offsetof(struct vesper_activated, reserved) == 28);
 
 /* Stops the relay. */
 struct vesper_deactivate {
@@ -588,7 +596,7 @@ struct vesper_ring_block {
 	__le64 lost;	/* records not written because the ring was full */
 	__u8 producer_reserved[104];	/* zero */
 	__le64 tail;	/* bytes read; written with release ordering, paired with the acquire of the writer */
-	__le32 need_wakeup;	/* 1: the host sleeps; the guest clears it and sends one doorbell */
+	__le32 need_wakeup;	/* 1: the host sleeps; the guest clears it and rings the doorbell once */
 	__le32 consumer_pad;	/* zero */
 	__u8 consumer_reserved[112];	/* the host's own: how far its readers got; zero at activation */
 };

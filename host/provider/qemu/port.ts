@@ -8,7 +8,16 @@ import { dirname, isAbsolute, join } from 'node:path';
 import { z } from 'zod';
 import { VesperError } from '../../error.ts';
 import { portName } from '../../wire/message.ts';
-import { busesOf, type Device, devices, property, removeBackend, textProperty, unplug } from './qom.ts';
+import {
+  busesOf,
+  chardevAddress,
+  type Device,
+  devices,
+  property,
+  removeBackend,
+  textProperty,
+  unplug,
+} from './qom.ts';
 import type { Site } from './site.ts';
 
 /** Stable: by these a service that was restarted recognises what its predecessor plugged. */
@@ -24,7 +33,6 @@ const controllerTypes = new Set([
   'virtio-serial-ccw',
 ]);
 
-const chardevs = z.array(z.object({ label: z.string(), filename: z.string() }));
 const count = z.number();
 
 /** A port as one finds it: where to connect, and what tells that it was unplugged. */
@@ -94,11 +102,11 @@ export class ChannelPort {
   async #socketOf(port: Device): Promise<string> {
     const { qmp, name } = this.#site;
     const label = await textProperty(qmp, port.path, 'chardev');
-    const chardev = (await qmp.execute('query-chardev', {}, chardevs)).find((c) => c.label === label);
-    const path = /^(?:disconnected:)?unix:(.+?),server(?:=on)?$/.exec(chardev?.filename ?? '')?.[1];
+    const address = await chardevAddress(qmp, label);
+    const path = /^(?:disconnected:)?unix:(.+?),server(?:=on)?$/.exec(address ?? '')?.[1];
     if (path === undefined || !isAbsolute(path)) {
-      const message = `${name}: port ${portName} is there, but its character device is "${chardev?.filename ?? label}": it has to be a listening unix socket with an absolute path (-chardev socket,id=…,path=/…,server=on,wait=off)`;
-      throw new VesperError('PROVIDER', message, { data: { guest: name, chardev: chardev?.filename } });
+      const message = `${name}: port ${portName} is there, but its character device is "${address ?? label}": it has to be a listening unix socket with an absolute path (-chardev socket,id=…,path=/…,server=on,wait=off)`;
+      throw new VesperError('PROVIDER', message, { data: { guest: name, chardev: address } });
     }
     if (label === chardevId) this.#socketPath = path;
     return path;

@@ -63,9 +63,11 @@ export async function occupants(qmp: QmpClient, busPath: string): Promise<number
   return (await entries(qmp, busPath, 'link')).filter(({ name }) => name.startsWith('child[')).length;
 }
 
-/** Ids of `-object`s. */
-export async function objectIds(qmp: QmpClient): Promise<string[]> {
-  return (await children(qmp, '/objects')).map(({ name }) => name);
+const chardevs = z.array(z.object({ label: z.string(), filename: z.string() }));
+
+/** What QEMU says of where a character device leads: `unix:/path,server=on`; undefined where there is none of that id. */
+export async function chardevAddress(qmp: QmpClient, id: string): Promise<string | undefined> {
+  return (await qmp.execute('query-chardev', {}, chardevs)).find(({ label }) => label === id)?.filename;
 }
 
 const unplugRetryMs = 2_000;

@@ -1,29 +1,45 @@
 // SPDX-License-Identifier: Apache-2.0
 
-/** The ivshmem device of the shared region: plugged into a running QEMU and unplugged. */
+/**
+ * The ivshmem device of the shared region: plugged into a running QEMU and unplugged. It is of the kind with a doorbell: QEMU gets
+ * memory and doorbell as an ivshmem server hands them out, and from then on needs nobody.
+ */
 
 import { rm } from 'node:fs/promises';
 import { z } from 'zod';
-import { VesperError } from '../../error.ts';
-import type { ProvidedRegion } from '../provider.ts';
-import { createRegionFile, readRegionFile, removeRegionFiles, restampRegionFile } from '../region-file.ts';
+import { messageOf, VesperError } from '../../error.ts';
+import { loadRelayAddon } from '../../relay/native.ts';
+import type { ProvidedDoorbell, ProvidedRegion } from '../provider.ts';
+import {
+  createRegionFile,
+  doorbellOf,
+  readRegionFile,
+  regionOf,
+  removeRegion,
+  removeRegionFiles,
+  restampRegionFile,
+  serverOf,
+} from '../region-file.ts';
 import {
   busesOf,
+  chardevAddress,
   children,
   type Device,
   devices,
-  objectIds,
   occupants,
   property,
   removeBackend,
-  textProperty,
   unplug,
 } from './qom.ts';
 import type { Site } from './site.ts';
 
 /** Stable: by these a service that was restarted recognises what its predecessor plugged. */
-const memoryId = 'vesper-region';
+const chardevId = 'vesper-region';
 const deviceId = 'vesper-ivshmem';
+
+/** The host's number among the peers of the region; the guest has 0. */
+const hostPeer = 1;
+const handOverLimitMs = 5_000;
 
 /** What firmware and kernel reserve behind a root port when nothing is said. */
 const reservedBytes = 2 << 20;
@@ -31,6 +47,12 @@ const portTypes = new Set(['pcie-root-port', 'ioh3420', 'xio3130-downstream']);
 
 const rootPortAdvice =
   "start it with a spare one (\"-device pcie-root-port,id=spare,chassis=40\"), or in libvirt with <controller type='pci' model='pcie-root-port'/>";
+
+/** As QEMU tells of a client's socket; after the hand-over it is no longer connected. */
+const unixPath = /^(?:disconnected:)?unix:(.+?)(?:,|$)/;
+
+/** Vector 0 of the host. */
+const doorbellAt = (path: string): ProvidedDoorbell => ({ path, value: hostPeer << 16 });
 
 export class RegionDevice {
   readonly #site: Site;
@@ -46,24 +68,55 @@ export class RegionDevice {
     const left = await this.#former();
     if (left !== undefined && !this.#unwanted) return left;
     await this.#clear();
-    const { regionPrefix, owner, qmp } = this.#site;
+    const { regionPrefix, qmp } = this.#site;
     await removeRegionFiles(regionPrefix);
     const region = await createRegionFile(regionPrefix, bytes);
     this.#file = region.path;
+    let doorbell: ProvidedDoorbell;
     try {
-      await owner.give(region.path);
-      const bus = await this.#freeBus(bytes);
-      const memory = { 'mem-path': region.path, size: bytes, share: true };
-      await qmp.execute('object-add', { 'qom-type': 'memory-backend-file', id: memoryId, ...memory });
-      const device = { driver: 'ivshmem-plain', id: deviceId, memdev: memoryId, master: true };
-      await qmp.execute('device_add', bus === undefined ? device : { ...device, bus });
+      doorbell = await this.#plug(region);
     } catch (error) {
-      await removeBackend(qmp, 'object-del', memoryId).catch(() => undefined); // the first error tells more
+      await removeBackend(qmp, 'chardev-remove', chardevId).catch(() => undefined); // the first error tells more
       await this.removeFiles();
       throw error;
     }
     this.#unwanted = false;
-    return region;
+    return { ...region, doorbell };
+  }
+
+  async #plug(region: ProvidedRegion): Promise<ProvidedDoorbell> {
+    const { owner, qmp } = this.#site;
+    const addon = loadRelayAddon();
+    const bus = await this.#freeBus(region.bytes);
+    const socketPath = serverOf(region.path);
+    const doorbell = doorbellOf(region.path);
+    await rm(socketPath, { force: true });
+    addon.makeDoorbell(doorbell);
+    const server = new addon.RegionServer(socketPath, region.path, doorbell);
+    try {
+      await owner.give(socketPath);
+      const addr = { type: 'unix', data: { path: socketPath } };
+      const backend = { type: 'socket', data: { addr, server: false } };
+      await qmp.execute('chardev-add', { id: chardevId, backend });
+      // All that QEMU will ask for lies in its socket before it asks: it waits for it with the guest stopped.
+      await server.serve(hostPeer, handOverLimitMs);
+      // A pipe is no eventfd: KVM could not write to it.
+      const device = {
+        driver: 'ivshmem-doorbell',
+        id: deviceId,
+        chardev: chardevId,
+        master: true,
+        ioeventfd: false,
+      };
+      await qmp.execute('device_add', bus === undefined ? device : { ...device, bus });
+    } catch (thrown) {
+      if (thrown instanceof VesperError) throw thrown;
+      const message = `${this.#site.name}: the region cannot be handed to QEMU: ${messageOf(thrown)}`;
+      throw new VesperError('PROVIDER', message, { cause: thrown, data: { guest: this.#site.name } });
+    } finally {
+      server.close();
+    }
+    return doorbellAt(doorbell);
   }
 
   /** Unplugs the region, waits until the guest has let go, and removes its file. No-op where there is none. */
@@ -78,7 +131,7 @@ export class RegionDevice {
   /** The guest let go after the time limit. */
   async deviceDeleted(id: unknown): Promise<void> {
     if (id !== deviceId || !this.#unwanted) return;
-    await removeBackend(this.#site.qmp, 'object-del', memoryId);
+    await removeBackend(this.#site.qmp, 'chardev-remove', chardevId);
     await this.removeFiles();
     this.#unwanted = false;
   }
@@ -89,19 +142,21 @@ export class RegionDevice {
   }
 
   async removeFiles(): Promise<void> {
-    if (this.#file !== undefined) await rm(this.#file, { force: true });
+    if (this.#file !== undefined) await removeRegion(this.#file);
     this.#file = undefined;
   }
 
   /** The region that is plugged, if the host can map it. */
   async #former(): Promise<ProvidedRegion | undefined> {
     const { qmp } = this.#site;
-    const [all, objects] = await Promise.all([devices(qmp), objectIds(qmp)]);
-    if (!objects.includes(memoryId)) return undefined;
-    const path = await textProperty(qmp, `/objects/${memoryId}`, 'mem-path');
+    const [all, address] = await Promise.all([devices(qmp), chardevAddress(qmp, chardevId)]);
+    const socketPath = address === undefined ? undefined : unixPath.exec(address)?.[1];
+    if (socketPath === undefined) return undefined;
+    const path = regionOf(socketPath);
     this.#file = path;
     if (!all.some(({ path }) => path === `/machine/peripheral/${deviceId}`)) return undefined;
-    return (await readRegionFile(path)) ?? restampRegionFile(path);
+    const region = (await readRegionFile(path)) ?? (await restampRegionFile(path));
+    return region && { ...region, doorbell: doorbellAt(doorbellOf(path)) };
   }
 
   /** Takes away the device and its memory, or what there is of them. */
@@ -112,7 +167,7 @@ export class RegionDevice {
         'the guest has to run and to take part (ACPI or PCIe hot-plug in its kernel); it goes with the next reset of the guest';
       await unplug(qmp, deviceId, unplugLimitMs, hint);
     }
-    await removeBackend(qmp, 'object-del', memoryId);
+    await removeBackend(qmp, 'chardev-remove', chardevId);
   }
 
   /**
