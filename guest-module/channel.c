@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
  * The channel thread: opens the port when it comes, reads and dispatches frames, writes what is queued. It waits in one place, for
- * events set by wait queues, sockets and irq_work; nothing here polls, and nothing but the port can make it wait.
+ * events set by wait queues, sockets and irq_work; nothing here polls, and nothing but the port can make it wait. The one thing it
+ * does unasked is the heartbeat.
  */
 #include <linux/completion.h>
 #include <linux/freezer.h>
@@ -132,6 +133,7 @@ static void channel_receive(void)
 			p->end += bytes;
 			channel_dispatch();
 			channel_flush();
+			vesper_relay_beat();
 			cond_resched();
 			continue;
 		}
@@ -209,6 +211,21 @@ err_space:
 	return err;
 }
 
+/* Waits for an event, and beats meanwhile. True: none came for as long as there was patience. */
+static bool channel_wait(long patience)
+{
+	for (;;) {
+		long turn = min(patience, vesper_relay_beat());
+		long left = wait_event_freezable_timeout(channel_queue, READ_ONCE(channel_events) || kthread_should_stop(), turn);
+
+		try_to_freeze();
+		if (left || turn == patience)
+			return !left;
+		if (patience != MAX_SCHEDULE_TIMEOUT)
+			patience -= turn;
+	}
+}
+
 static int channel_run(void *unused)
 {
 	channel_error = channel_setup();
@@ -226,11 +243,9 @@ static int channel_run(void *unused)
 	search_due = true;
 	set_bit(VESPER_CHANNEL_SEARCH, &channel_events);
 	while (!kthread_should_stop()) {
-		long left = wait_event_freezable_timeout(channel_queue, READ_ONCE(channel_events) || kthread_should_stop(),
-							 channel_patience());
+		bool timed_out = channel_wait(channel_patience());
 
-		try_to_freeze();
-		channel_turn(xchg(&channel_events, 0), left == 0);
+		channel_turn(xchg(&channel_events, 0), timed_out);
 	}
 	vesper_port_close();
 	vesper_space_leave();

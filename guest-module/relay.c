@@ -4,6 +4,8 @@
  * come and go meanwhile.
  */
 #include <linux/completion.h>
+#include <linux/jiffies.h>
+#include <linux/ktime.h>
 #include <linux/mutex.h>
 #include <linux/string.h>
 
@@ -191,6 +193,33 @@ void vesper_relay_revoked(u64 old_epoch)
 {
 	if (old_epoch && READ_ONCE(revoking_epoch) == old_epoch)
 		complete(&revoked);
+}
+
+/*
+ * Writes the heartbeat where it is due. Returns how long until the next one, in jiffies. Channel thread only: a beat says that it
+ * runs.
+ */
+long vesper_relay_beat(void)
+{
+	const unsigned long period = msecs_to_jiffies(VESPER_HEARTBEAT_MS);
+	static unsigned long due;
+	unsigned long now = jiffies;
+
+	if (!READ_ONCE(epoch))
+		return MAX_SCHEDULE_TIMEOUT;
+	/* One that is further away than a period was set by a relay of long ago. */
+	if (time_before(now, due) && due - now <= period)
+		return due - now;
+	/* In step with the first one, so that a late beat does not delay all that follow; those that were missed are not made up. */
+	due = time_before_eq(now, due + period) ? due + period : now + period;
+	mutex_lock(&state_lock);
+	if (active) {
+		struct vesper_region *header = active->memory;
+
+		WRITE_ONCE(header->heartbeat_ns, cpu_to_le64(ktime_get_boottime_ns()));
+	}
+	mutex_unlock(&state_lock);
+	return due - now;
 }
 
 /* A region goes away. No writer is in it when this returns, and its memory may be unmapped. */

@@ -249,6 +249,7 @@ int vesper_relay_activate(const struct vesper_activate *activate, struct vesper_
 void vesper_relay_deactivate(struct vesper_relay_state *last);
 void vesper_relay_release(const struct vesper_region_memory *region, int reason);
 void vesper_relay_revoked(u64 epoch);
+long vesper_relay_beat(void);
 
 /* ring.c: the rings' producers */
 void vesper_ring_doorbell_set(void __iomem *doorbell, u32 value);

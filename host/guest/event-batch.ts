@@ -9,7 +9,7 @@ import type { EventDeclaration } from '../probe/declaration.ts';
 import { emptyBatch, type RelayBatch } from '../relay/batch.ts';
 import { compileDecoder, type EventDecoder } from '../relay/decoder.ts';
 import { regionConstants } from '../wire/region.ts';
-import type { ClockAlignment } from './clock.ts';
+import { type Alignment, type ClockAlignment, unaligned } from './clock.ts';
 import type { VesperEvent } from './event.ts';
 import { frontendEvents, frontendName } from './frontend-events.ts';
 import type { Incarnation } from './incarnation.ts';
@@ -21,19 +21,14 @@ const frontendDecoders: ReadonlyMap<number, EventDecoder> = new Map(
   frontendEvents.map((event) => [event.id, compileDecoder(event)]),
 );
 
-interface Times {
-  readonly offsetNs: number;
-  readonly errorUs: number | null;
-  readonly receivedNs: number;
-}
-
 export class EventBatch {
   readonly incarnation: Incarnation;
   readonly #table: ProbeTable;
   readonly #clock: ClockAlignment;
   #columns: RelayBatch;
   #slots: readonly (SlotEntry | undefined)[] = [];
-  #times: Times = { offsetNs: 0, errorUs: null, receivedNs: 0 };
+  #alignment: Alignment = unaligned;
+  #receivedNs = 0;
   /** Rows of all batches so far that nobody can decode: unknown slot or event, or a payload of another size. */
   undecodable = 0;
   /** Set once the guest's kernel said that it panics. */
@@ -53,14 +48,10 @@ export class EventBatch {
 
   /** Show another batch through this object. */
   bind(columns: RelayBatch): this {
-    const receivedNs = Number(process.hrtime.bigint());
     this.#columns = columns;
     this.#slots = this.#table.slots;
-    this.#times = {
-      offsetNs: this.#clock.offsetNs,
-      errorUs: this.#clock.aligned ? this.#clock.boundNs(receivedNs) / 1e3 : null,
-      receivedNs,
-    };
+    this.#alignment = this.#clock.alignment;
+    this.#receivedNs = Number(process.hrtime.bigint());
     for (let row = 0; row < columns.count; row += 1) {
       const decoder = this.decoder(row);
       if (decoder === undefined) this.undecodable += 1;
@@ -104,12 +95,18 @@ export class EventBatch {
 
   /** Milliseconds since 1970, with a fraction. */
   hostTimeMs(row: number): number {
-    return wallMsOf((this.#columns.timeNs[row] as number) + this.#times.offsetNs);
+    return wallMsOf(this.#hostNs(row));
   }
 
   /** From the record to the host's reading it, in µs. */
   latencyUs(row: number): number {
-    return (this.#times.receivedNs - (this.#columns.timeNs[row] as number) - this.#times.offsetNs) / 1e3;
+    return (this.#receivedNs - this.#hostNs(row)) / 1e3;
+  }
+
+  /** Largest error of hostTimeMs and latencyUs, in µs; null before the clocks were aligned. */
+  hostTimeErrorUs(row: number): number | null {
+    const boundNs = this.#alignment.boundNs(this.#hostNs(row));
+    return Number.isFinite(boundNs) ? boundNs / 1e3 : null;
   }
 
   /** One event as an object. A row nobody can decode has the number of its event as name, and no fields. */
@@ -129,7 +126,7 @@ export class EventBatch {
       ring: ring % 2 === 0 ? 'critical' : 'other',
       guestTimeNs: columns.timeNs[row] as number,
       hostTimeMs: this.hostTimeMs(row),
-      hostTimeErrorUs: this.#times.errorUs,
+      hostTimeErrorUs: this.hostTimeErrorUs(row),
       latencyUs: this.latencyUs(row),
       fields: decoder?.toObject(columns, row) ?? {},
     };
@@ -139,7 +136,12 @@ export class EventBatch {
   snapshot(): EventBatch {
     const copy = new EventBatch(this.incarnation, this.#table, this.#clock, this.#columns.snapshot());
     copy.#slots = this.#slots;
-    copy.#times = this.#times;
+    copy.#alignment = this.#alignment;
+    copy.#receivedNs = this.#receivedNs;
     return copy;
+  }
+
+  #hostNs(row: number): number {
+    return this.#alignment.hostNs(this.#columns.timeNs[row] as number);
   }
 }

@@ -20,6 +20,8 @@ export interface LeftBehind {
   readonly bootId: string;
   readonly cpuCount: number;
   readonly split: RingSplit;
+  /** CLOCK_BOOTTIME when it was last seen alive; 0: never in this epoch. As everything the guest wrote, any number. */
+  readonly heartbeatNs: bigint;
 }
 
 /** Undefined where the region holds no rings, or header and directory are not of one piece: the guest wrote them. */
@@ -45,7 +47,13 @@ export function readRegionHeader(path: string, regionBytes: number): LeftBehind 
   const whole = readBeginning(path, layout.headerBytes);
   if (whole === undefined || differencesOf(whole, { layout, epoch: header.epoch }).length > 0)
     return undefined;
-  return { epoch: header.epoch, bootId: hexOf(header.boot_id), cpuCount: header.cpu_count, split };
+  return {
+    epoch: header.epoch,
+    bootId: hexOf(header.boot_id),
+    cpuCount: header.cpu_count,
+    split,
+    heartbeatNs: header.heartbeat_ns,
+  };
 }
 
 function readBeginning(path: string, bytes: number): Uint8Array | undefined {

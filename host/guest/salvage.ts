@@ -12,7 +12,12 @@ import type { LeftBehind } from './region-header.ts';
 import type { SessionOptions } from './session-options.ts';
 
 export function salvage(options: SessionOptions, region: ProvidedRegion, left: LeftBehind): void {
-  const { machine, remembered, imageOf, events } = options;
+  const { machine, remembered, imageOf, events, log } = options;
+  const aliveForS = Number(left.heartbeatNs) / 1e9;
+  log.info(
+    { guest: machine.name, boot_id: left.bootId, heartbeat_ns: String(left.heartbeatNs) },
+    `${machine.name}: reading what an earlier boot left, which gave its last sign of life ${aliveForS.toFixed(1)} s after it began`,
+  );
   const table = new ProbeTable();
   // Without the names of the slots, records are still delivered, as undecodable.
   for (const { slot, name, sha256, args } of remembered?.epoch === String(left.epoch)

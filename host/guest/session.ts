@@ -14,6 +14,7 @@ import { ClockAlignment } from './clock.ts';
 import { ControlLink, type Unsolicited } from './control-link.ts';
 import { EventBatch } from './event-batch.ts';
 import { type Established, establish, greet, type Hello } from './handshake.ts';
+import type { Beating } from './heartbeat.ts';
 import { hexOf, type Incarnation } from './incarnation.ts';
 import { type LoadedProbe, type PointState, pointStates } from './probe-state.ts';
 import { ProbeTable } from './probe-table.ts';
@@ -21,9 +22,8 @@ import { type PushResult, push } from './push.ts';
 import { RegionNotices } from './region-notices.ts';
 import { salvage } from './salvage.ts';
 import type { SessionOptions } from './session-options.ts';
-import { followWallClock } from './wall-clock.ts';
 
-/** Missed heartbeats after which the guest counts as silent, and after which nothing it was asked is waited for any more. */
+/** Questions without an answer after which the guest counts as silent, and after which nothing it was asked is waited for any more. */
 const silentAfter = 3;
 const giveUpAfter = 10;
 const firstPings = 5;
@@ -36,7 +36,7 @@ const moduleName = /^[\w-]{1,55}$/;
 export const channelClosed = 'the channel closed';
 export const kernelPanic = 'kernel panic';
 
-export class GuestSession {
+export class GuestSession implements Beating {
   readonly hello: Hello;
   readonly incarnation: Incarnation;
   readonly region: ProvidedRegion;
@@ -49,7 +49,13 @@ export class GuestSession {
   readonly #batch: EventBatch;
   readonly #doorbell: Doorbell | undefined;
   #relay: RelayReader | undefined;
-  #heartbeat: NodeJS.Timeout | undefined;
+  /** The guest's heartbeat at the last look, and when that was. */
+  #heartbeatNs = 0;
+  #lookedNs = 0;
+  /** Batches came since the last beat. */
+  #flowed = false;
+  /** Questions that are not answered yet, and those in a row that never were. */
+  #asking = 0;
   #missed = 0;
   #tampered: string | undefined;
   #ended = false;
@@ -270,7 +276,7 @@ export class GuestSession {
   end(reason: string): void {
     if (this.#ended) return;
     this.#ended = true;
-    clearInterval(this.#heartbeat);
+    this.#options.heartbeat.leave(this);
     this.#relay?.drainToEnd();
     const { panicMessage } = this.#batch;
     const why = panicMessage === undefined ? reason : `${kernelPanic}: ${panicMessage}`;
@@ -287,7 +293,7 @@ export class GuestSession {
   }
 
   #start({ region, layout, epoch }: Established): void {
-    const { relays, log, heartbeatMs, events } = this.#options;
+    const { relays, log, heartbeat, events } = this.#options;
     const { guest } = this.incarnation;
     this.#relay = relays.open({
       path: region.path,
@@ -308,10 +314,12 @@ export class GuestSession {
     });
     this.#rememberNow();
     this.#relay.start();
-    this.#heartbeat = setInterval(() => void this.#beat(), heartbeatMs);
+    this.#heartbeats();
+    heartbeat.join(this);
   }
 
   #deliver(batch: RelayBatch): void {
+    this.#flowed = true;
     this.#options.events.batch(this.#batch.bind(batch));
     // The guest rang for its last record. Not from within the relay that delivers it.
     if (this.#batch.panicMessage !== undefined) setImmediate(() => this.end(kernelPanic));
@@ -362,19 +370,42 @@ export class GuestSession {
   }
 
   /** The machine ran on after a pause: its clock stood still meanwhile. */
-  async machineResumed(): Promise<void> {
-    await this.#beat();
+  machineResumed(): void {
+    this.clock.doubt();
+    this.beat(true);
   }
 
-  async #beat(): Promise<void> {
-    followWallClock();
+  /**
+   * The guest's heartbeat in the region shows that it lives, without waking anybody. It is asked where that is not to be seen, where
+   * its clock is needed or in doubt, and when it is its turn: that its channel works shows only so.
+   */
+  beat(turn: boolean): void {
     // A doorbell may have got lost with a channel that was cut in the middle of it.
     this.#relay?.look();
     this.#verify();
     // Nobody there to answer, and what nobody reads would fill the channel.
-    if (this.#options.machine.state === 'paused') return;
+    if (this.#ended || this.#options.machine.state === 'paused') return;
+    const beats = this.#heartbeats();
+    const flowed = this.#flowed;
+    this.#flowed = false;
+    const unanswered = this.#asking > 0 || this.#missed > 0;
+    if (turn || flowed || unanswered || !beats || !this.clock.settled) void this.#ask();
+  }
+
+  /** Whether the guest's heartbeat changed since the last look, to a time it can have been since then. */
+  #heartbeats(): boolean {
+    const fromNs = this.#lookedNs;
+    const beforeNs = this.#heartbeatNs;
+    this.#lookedNs = Number(process.hrtime.bigint());
+    this.#heartbeatNs = this.#relay?.heartbeatNs() ?? 0;
+    if (this.#heartbeatNs === beforeNs) return false;
+    return !this.clock.contradicts(this.#heartbeatNs, fromNs, Number(process.hrtime.bigint()));
+  }
+
+  async #ask(): Promise<void> {
+    this.#asking += 1;
     try {
-      await this.#ping(this.#options.heartbeatMs);
+      await this.#ping(this.#options.heartbeat.periodMs);
       if (this.#missed >= silentAfter) this.#options.events.health(false);
       this.#missed = 0;
     } catch (thrown) {
@@ -383,13 +414,16 @@ export class GuestSession {
       if (this.#missed === silentAfter) this.#fallSilent(messageOf(thrown));
       // The channel of a frontend that lives answers whatever else it does: also while a module is being loaded.
       if (this.#missed === giveUpAfter) this.#link.giveUp(`${giveUpAfter} heartbeats without an answer`);
+    } finally {
+      this.#asking -= 1;
     }
   }
 
   /** The guest may write into header and directory too; nothing is read by them, but that it does so is worth knowing. */
   #verify(): void {
-    const [difference] = this.#relay?.verify() ?? [];
-    if (difference === undefined || this.#tampered !== undefined) return;
+    if (this.#tampered !== undefined) return;
+    const difference = this.#relay?.verify()[0];
+    if (difference === undefined) return;
     this.#tampered = difference;
     const { guest } = this.incarnation;
     this.#options.log.error({ guest }, `${guest}: the header of the region was overwritten: ${difference}`);

@@ -67,6 +67,8 @@ export interface NativeRegion {
   statistics(into: Float64Array): void;
   /** A copy of some of the region. */
   read(offset: number, bytes: number): Uint8Array;
+  /** The same into an array of the caller: fills all of it. */
+  readInto(offset: number, into: Uint8Array): void;
   /** The file became shorter than the mapping; every ring is given up. */
   readonly truncated: boolean;
   readonly closed: boolean;

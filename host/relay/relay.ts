@@ -3,6 +3,7 @@
 /** The relay of one guest in one epoch: delivers what its rings hold, counts what they lost. */
 
 import { messageOf, VesperError } from '../error.ts';
+import { regionHeader } from '../wire/region.ts';
 import type { RelayBatch } from './batch.ts';
 import type { RelayHub } from './hub.ts';
 import { differencesOf, type RegionLayout } from './layout.ts';
@@ -53,6 +54,8 @@ export interface RelayReader {
   statistics(): RelayStatistics;
   /** What in header and directory is not as agreed, for people; empty: nothing. */
   verify(): readonly string[];
+  /** What the guest wrote last as its heartbeat, in ns; exact below 2^53. Of a hostile guest any number. */
+  heartbeatNs(): number;
   /** Unmaps the region: after the return nothing of this process touches it. Idempotent. */
   close(): void;
 }
@@ -70,6 +73,9 @@ const lookEvery = 100_000;
 const smallestRecord = 32;
 /** Records that are enough to tell that there are some. */
 const firstLook = 64;
+const heartbeatAt = regionHeader.offsets.heartbeat_ns;
+const heartbeatBytes = regionHeader.fields.heartbeat_ns.size;
+const nothing: readonly string[] = [];
 
 export class Relay implements RelayReader {
   readonly region: NativeRegion;
@@ -77,6 +83,11 @@ export class Relay implements RelayReader {
   readonly #options: RelayOptions;
   readonly #raw: Float64Array;
   readonly #quarantined = new Set<number>();
+  /** Header and directory, without the heartbeat, as they are and as they were when nothing in them was wrong. */
+  readonly #header: Buffer;
+  #agreed: Buffer | undefined;
+  readonly #heartbeat = new DataView(new ArrayBuffer(heartbeatBytes));
+  readonly #heartbeatBytes = new Uint8Array(this.#heartbeat.buffer);
   #last: readonly RingStatistics[] = [];
   #batches = 0;
   #handlerErrors = 0;
@@ -89,6 +100,7 @@ export class Relay implements RelayReader {
     this.#hub = hub;
     this.#options = options;
     this.#raw = new Float64Array(layout.rings.length * statisticsPerRing);
+    this.#header = Buffer.alloc(layout.headerBytes);
     try {
       this.region = new hub.addon.Region(path, {
         bytes: layout.regionBytes,
@@ -187,9 +199,19 @@ export class Relay implements RelayReader {
   }
 
   verify(): readonly string[] {
-    if (this.region.closed) return [];
+    if (this.region.closed) return nothing;
+    this.region.readInto(0, this.#header);
+    this.#header.fill(0, heartbeatAt, heartbeatAt + heartbeatBytes);
+    if (this.#agreed?.equals(this.#header) === true) return nothing;
     const { layout, epoch, token } = this.#options;
-    return differencesOf(this.region.read(0, layout.headerBytes), { layout, epoch, token });
+    const differences = differencesOf(this.#header, { layout, epoch, token });
+    if (differences.length === 0) this.#agreed = Buffer.from(this.#header);
+    return differences;
+  }
+
+  heartbeatNs(): number {
+    if (!this.region.closed) this.region.readInto(heartbeatAt, this.#heartbeatBytes);
+    return this.#heartbeat.getUint32(4, true) * 2 ** 32 + this.#heartbeat.getUint32(0, true);
   }
 
   close(): void {

@@ -3,6 +3,7 @@
 /** Where a service keeps and offers its things, and how large a relay it gives a guest. */
 
 import { join } from 'node:path';
+import { heartbeatMs } from '../wire/region.ts';
 
 export interface ServiceConfig {
   /** Sockets and regions; gone after a reboot. */
@@ -17,7 +18,8 @@ export interface ServiceConfig {
 }
 
 export const defaultRegionBytes = 1 << 20;
-export const defaultHeartbeatMs = 1_000;
+/** As often as the guest writes one: at each beat there is a new one to be seen. */
+export const defaultHeartbeatMs = heartbeatMs;
 
 export const apiSocketPath = (runDirectory: string): string => join(runDirectory, 'vesper.sock');
 

@@ -3,6 +3,7 @@
 /** What the service gives to each of its guests. */
 
 import type { EventBatch } from '../guest/event-batch.ts';
+import type { Heartbeat } from '../guest/heartbeat.ts';
 import type { Logger } from '../log.ts';
 import type { RelayFactory } from '../relay/relay.ts';
 import type { AuditLog } from './audit.ts';
@@ -14,6 +15,7 @@ import type { WantedState } from './wanted.ts';
 export interface GuestServices {
   readonly config: ServiceConfig;
   readonly relays: RelayFactory;
+  readonly heartbeat: Heartbeat;
   readonly images: ProbeImages;
   readonly wanted: WantedState;
   readonly memory: SessionMemory;

@@ -104,7 +104,7 @@ export class ManagedGuest {
         break;
       case 'resumed':
         if (this.#session === undefined) this.#begin('resumed');
-        else void this.#session.machineResumed();
+        else this.#session.machineResumed();
         this.#assess();
         break;
       case 'paused':
@@ -186,7 +186,7 @@ export class ManagedGuest {
   }
 
   async #open(): Promise<void> {
-    const { config, relays, images, memory, log, publish } = this.#services;
+    const { config, relays, heartbeat, images, memory, log, publish } = this.#services;
     const { machine } = this;
     try {
       let session: GuestSession | undefined;
@@ -197,7 +197,7 @@ export class ManagedGuest {
         relays,
         log,
         regionBytes: config.regionBytes,
-        heartbeatMs: config.heartbeatMs,
+        heartbeat,
         imageOf: (sha256) => images.bySha256(sha256),
         remembered: memory.load(machine.uuid),
         events: {

@@ -5,6 +5,7 @@
 import { mkdirSync } from 'node:fs';
 import { join } from 'node:path';
 import { VesperError } from '../error.ts';
+import { Heartbeat } from '../guest/heartbeat.ts';
 import type { Logger } from '../log.ts';
 import type { Machine, Provider } from '../provider/provider.ts';
 import type { RelayFactory } from '../relay/relay.ts';
@@ -52,6 +53,7 @@ export class Service {
     this.#services = {
       config,
       relays,
+      heartbeat: new Heartbeat(config.heartbeatMs),
       log,
       images: this.images,
       wanted: WantedState.load(join(config.stateDirectory, 'wanted.json')),

@@ -14,6 +14,9 @@
  *   0 … tail          read by the host, free
  *   tail … head       whole records; everything below head is committed
  *   head … reserved   being written (the reserve position lives in guest-private memory)
+ *
+ * While the state is ACTIVE, the thread of the guest that answers the host writes `heartbeat_ns` every HEARTBEAT_MS: the host
+ * sees that it runs without asking, and in the region of a dead guest the word says when that was last so.
  */
 
 import { bytes, struct, text, u16, u32, u64 } from './struct.ts';
@@ -24,6 +27,7 @@ export const pageBytes = 4096;
 export const ringBlockBytes = 256;
 export const directoryOffset = 256;
 export const recordAlignment = 8;
+export const heartbeatMs = 1_000;
 
 export const regionConstants = {
   LAYOUT_VERSION: { value: layoutVersion, doc: 'version of the layout below' },
@@ -35,6 +39,7 @@ export const regionConstants = {
   RECORD_MAX: { value: 1024, doc: 'longest record with its header, in bytes' },
   FRONTEND_SLOT: { value: 0xffff, doc: 'slot of the events of the frontend itself' },
   EVENT_PANIC: { value: 1, doc: 'event of the frontend: the guest kernel panics (struct vesper_panic)' },
+  HEARTBEAT_MS: { value: heartbeatMs, doc: 'between two heartbeats of the guest, in milliseconds' },
   RECORD_PAD: { value: 0x80000000, doc: 'in a record length: padding up to the end of the data area' },
 } as const;
 
@@ -64,6 +69,7 @@ export const regionHeader = struct(
     ring_count: u32('entries of the directory'),
     cpu_count: u32('possible CPUs of the guest'),
     state: u32('enum vesper_region_state'),
+    heartbeat_ns: u64('CLOCK_BOOTTIME of the guest at its last heartbeat; 0: none in this epoch yet'),
   },
 );
 

@@ -79,6 +79,7 @@ Napi::Function Region::define(Napi::Env env) {
                          InstanceMethod<&Region::disarm_wakeups>("disarmWakeups"),
                          InstanceMethod<&Region::statistics>("statistics"),
                          InstanceMethod<&Region::read>("read"),
+                         InstanceMethod<&Region::read_into>("readInto"),
                          InstanceAccessor<&Region::truncated>("truncated"),
                          InstanceAccessor<&Region::closed>("closed"),
                          InstanceMethod<&Region::close>("close"),
@@ -180,17 +181,31 @@ void Region::statistics(const Napi::CallbackInfo& info) {
   }
 }
 
-Napi::Value Region::read(const Napi::CallbackInfo& info) {
-  const auto& from = *reader(info.Env());
-  const std::int64_t offset = info[0].ToNumber().Int64Value();
-  const std::int64_t bytes = info[1].ToNumber().Int64Value();
+const std::uint8_t* Region::part(Napi::Env env, std::int64_t offset, std::int64_t bytes) const {
+  const auto& from = *reader(env);
   const auto end = static_cast<std::int64_t>(from.bytes());
   if (offset < 0 || bytes < 0 || offset > end || bytes > end - offset) {
-    throw js_error(info.Env(), "ERANGE", "outside the region");
+    throw js_error(env, "ERANGE", "outside the region");
   }
+  return from.base() + offset;
+}
+
+Napi::Value Region::read(const Napi::CallbackInfo& info) {
+  const std::int64_t bytes = info[1].ToNumber().Int64Value();
+  const std::uint8_t* from = part(info.Env(), info[0].ToNumber().Int64Value(), bytes);
   auto copy = Napi::Uint8Array::New(info.Env(), static_cast<std::size_t>(bytes));
-  std::memcpy(copy.Data(), from.base() + offset, static_cast<std::size_t>(bytes));
+  std::memcpy(copy.Data(), from, static_cast<std::size_t>(bytes));
   return copy;
+}
+
+void Region::read_into(const Napi::CallbackInfo& info) {
+  if (!info[1].IsTypedArray() || info[1].As<Napi::TypedArray>().TypedArrayType() != napi_uint8_array) {
+    throw js_error(info.Env(), "EINVAL", "a Uint8Array is needed");
+  }
+  auto into = info[1].As<Napi::Uint8Array>();
+  const std::uint8_t* from =
+      part(info.Env(), info[0].ToNumber().Int64Value(), static_cast<std::int64_t>(into.ByteLength()));
+  std::memcpy(into.Data(), from, into.ByteLength());
 }
 
 Napi::Value Region::truncated(const Napi::CallbackInfo& info) {

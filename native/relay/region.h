@@ -41,6 +41,9 @@ class Region : public Napi::ObjectWrap<Region> {
   void disarm_wakeups(const Napi::CallbackInfo& info);
   void statistics(const Napi::CallbackInfo& info);
   Napi::Value read(const Napi::CallbackInfo& info);
+  void read_into(const Napi::CallbackInfo& info);
+  // Throws where that is not inside the region.
+  const std::uint8_t* part(Napi::Env env, std::int64_t offset, std::int64_t bytes) const;
   Napi::Value truncated(const Napi::CallbackInfo& info);
   Napi::Value closed(const Napi::CallbackInfo& info);
   void close(const Napi::CallbackInfo& info);

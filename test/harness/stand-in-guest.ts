@@ -195,6 +195,7 @@ const noRelays: RelayFactory = {
         ...{ agrees: true, rings: 2, perRing: [], batches: 0, handlerErrors: 0 },
       }),
       verify: () => [],
+      heartbeatNs: () => 0,
       close: () => {},
     }) satisfies RelayReader,
 };

@@ -184,6 +184,30 @@ describe('the guest’s header', () => {
     expect(relay.verify()).toEqual([]);
     fixture.writer.poke(regionHeader.offsets.cpu_count, Uint8Array.of(9));
     expect(relay.verify()).toEqual(['cpu_count is 9, not 1']);
+    expect(relay.verify()).toEqual(['cpu_count is 9, not 1']);
+    fixture.writer.poke(regionHeader.offsets.cpu_count, Uint8Array.of(1));
+    expect(relay.verify()).toEqual([]);
+    // Sealed: a difference, and nothing wrong.
+    fixture.writer.poke(regionHeader.offsets.state, Uint8Array.of(2));
+    expect(relay.verify()).toEqual([]);
+    fixture.writer.poke(regionHeader.offsets.state, Uint8Array.of(7));
+    expect(relay.verify()).toEqual(['state is 7']);
+  });
+
+  test('the heartbeat in it is read as it is, and is no difference', () => {
+    const fixture = new RelayFixture();
+    const { relay } = open(newHub(), fixture);
+    expect(relay.heartbeatNs()).toBe(0);
+    const word = Buffer.alloc(8);
+    for (const ns of [1n, 0xffff_ffffn, 0x1_2345_6789_abcdn, 2n ** 53n, 2n ** 64n - 1n]) {
+      word.writeBigUInt64LE(ns);
+      fixture.writer.poke(regionHeader.offsets.heartbeat_ns, word);
+      expect(relay.heartbeatNs()).toBe(Number(ns));
+      expect(relay.verify()).toEqual([]);
+    }
+    relay.close();
+    expect(relay.heartbeatNs()).toBe(2 ** 64);
+    expect(relay.verify()).toEqual([]);
   });
 });
 

@@ -102,6 +102,26 @@ describe('mapping a region', () => {
     expect(failure(path, { rings: [{ ...ring, blockOffset: -1 }] })).toMatchObject({ code: 'EINVAL' });
   });
 
+  test('some of it is copied out, new or into what the caller has; nothing outside of it', () => {
+    const { path, writer } = new RelayFixture();
+    const region = new addon.Region(path, options);
+    const end = smallLayout.regionBytes;
+    writer.poke(end - 4, Uint8Array.of(1, 2, 3, 4));
+    expect(region.read(end - 4, 3)).toEqual(Uint8Array.of(1, 2, 3));
+    const into = new Uint8Array(4).fill(9);
+    region.readInto(end - 3, into.subarray(1));
+    expect(into).toEqual(Uint8Array.of(9, 2, 3, 4));
+    for (const offset of [-1, end - 3, end + 1, 2 ** 52]) {
+      expect(() => region.readInto(offset, into)).toThrow(expect.objectContaining({ code: 'ERANGE' }));
+      expect(() => region.read(offset, 4)).toThrow(expect.objectContaining({ code: 'ERANGE' }));
+    }
+    for (const wrong of [undefined, 8, new ArrayBuffer(8), new Float64Array(1), {}]) {
+      expect(() => region.readInto(0, wrong as never)).toThrow(expect.objectContaining({ code: 'EINVAL' }));
+    }
+    region.close();
+    expect(() => region.readInto(0, into)).toThrow(expect.objectContaining({ code: 'EBADF' }));
+  });
+
   test('a closed region says so', () => {
     const region = new RelayFixture().openRegion();
     region.close();

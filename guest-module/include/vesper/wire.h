@@ -27,6 +27,7 @@
 #define VESPER_RECORD_MAX 1024	/* longest record with its header, in bytes */
 #define VESPER_FRONTEND_SLOT 65535	/* slot of the events of the frontend itself */
 #define VESPER_EVENT_PANIC 1	/* event of the frontend: the guest kernel panics (struct vesper_panic) */
+#define VESPER_HEARTBEAT_MS 1000	/* between two heartbeats of the guest, in milliseconds */
 #define VESPER_RECORD_PAD 0x80000000u	/* in a record length: padding up to the end of the data area */
 #define VESPER_SECTION_PROBE ".vesper.probe"
 #define VESPER_SECTION_EVENTS ".vesper.events"
@@ -560,8 +561,9 @@ struct vesper_region {
 	__le32 ring_count;	/* entries of the directory */
 	__le32 cpu_count;	/* possible CPUs of the guest */
 	__le32 state;	/* enum vesper_region_state */
+	__le64 heartbeat_ns;	/* CLOCK_BOOTTIME of the guest at its last heartbeat; 0: none in this epoch yet */
 };
-static_assert(sizeof(struct vesper_region) == 80);
+static_assert(sizeof(struct vesper_region) == 88);
 static_assert(offsetof(struct vesper_region, magic) == 0);
 static_assert(offsetof(struct vesper_region, layout_version) == 8);
 static_assert(offsetof(struct vesper_region, reserved) == 12);
@@ -573,6 +575,7 @@ static_assert(offsetof(struct vesper_region, header_bytes) == 64);
 static_assert(offsetof(struct vesper_region, ring_count) == 68);
 static_assert(offsetof(struct vesper_region, cpu_count) == 72);
 static_assert(offsetof(struct vesper_region, state) == 76);
+static_assert(offsetof(struct vesper_region, heartbeat_ns) == 80);
 
 /* Directory entry of one ring; offsets in bytes from the start of the region. */
 struct vesper_ring_entry {
