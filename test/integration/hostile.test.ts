@@ -21,7 +21,7 @@ import {
   type PayloadOf,
 } from '../../host/wire/message.ts';
 import { encode } from '../../host/wire/struct.ts';
-import { fixturePath, kernelComplaints, leftovers, probePath, ServiceProcess } from '../harness/rig.ts';
+import { fixturePath, kernelComplaints, leftovers, probePath, Rig, ServiceProcess } from '../harness/rig.ts';
 import { type Behaviour, StandInGuest } from '../harness/stand-in-guest.ts';
 
 afterAll(() => expect(leftovers()).toEqual([]));
@@ -388,6 +388,28 @@ describe('at the channel of a real guest', () => {
       Number(/^VmHWM:\s+(\d+)/m.exec(readFileSync(`/proc/${service.pid}/status`, 'utf8'))?.[1]),
     ).toBeLessThan(400 << 10);
   });
+});
+
+test('the guest overwrites its whole region and reboots, again and again: it comes back by itself, with its probe', async () => {
+  await using rig = await Rig.start({ heartbeatMs: 200 });
+  await rig.attach(['signal']);
+  for (let round = 0; round < 3; round += 1) {
+    const { session } = rig.guest;
+    if (session === undefined) throw new Error('the guest has no session');
+    const { region, incarnation } = session;
+    writeFileSync(region.path, randomBytes(region.bytes), { flag: 'r+' });
+    await rig.machine.reset();
+    await rig.until(
+      () =>
+        rig.view.state === 'active' && rig.view.boot_id !== incarnation.bootId && rig.view.probes[0]?.loaded,
+      'the guest with its probe',
+      40_000,
+    );
+    await rig.machine.run(`actor --name round-${round} segv`);
+    const { probe } = await rig.event(({ fields }) => fields['comm'] === `round-${round}`);
+    expect(probe).toBe('signal');
+  }
+  expect(kernelComplaints(rig.machine.console())).toEqual([]);
 });
 
 describe('a full state directory', () => {

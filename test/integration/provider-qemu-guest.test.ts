@@ -99,13 +99,18 @@ describe.each(['pc', 'q35'] as const)('%s', (type) => {
     expect(readdirSync(directories.runtimeDirectory)).toEqual([]);
   });
 
-  test('a region comes and goes ten times', async () => {
+  test('a region comes and goes ten times, each time as memory of another name', async () => {
     const { guest, machine } = await rig({ machine: type });
     const before = await hardware(guest);
+    const names = new Set<string>();
     for (let round = 0; round < 10; round += 1) {
       await machine.provideRegion(mib);
+      // A name that comes again while QEMU still frees its predecessor aborts QEMU.
+      const objects = (await guest.qmp('qom-list', { path: '/objects' })) as { name: string }[];
+      for (const { name } of objects) if (name.startsWith('vesper-')) names.add(name);
       await machine.withdrawRegion();
     }
+    expect(names.size).toBe(10);
     expect(await hardware(guest)).toEqual(before);
     expect(guest.console()).not.toMatch(/WARNING|BUG|Oops/);
   });

@@ -7,6 +7,7 @@ import { z } from 'zod';
 import { VesperError } from '../../error.ts';
 import type { ProvidedRegion } from '../provider.ts';
 import { createRegionFile, readRegionFile, removeRegionFiles, restampRegionFile } from '../region-file.ts';
+import type { QmpClient } from './qmp.ts';
 import {
   busesOf,
   children,
@@ -22,8 +23,15 @@ import {
 import type { Site } from './site.ts';
 
 /** Stable: by these a service that was restarted recognises what its predecessor plugged. */
-const memoryId = 'vesper-region';
+const memoryPrefix = 'vesper-region';
 const deviceId = 'vesper-ivshmem';
+const devicePath = `/machine/peripheral/${deviceId}`;
+
+/**
+ * QEMU names the memory by its slot and this id, frees it some time after the device has gone, and aborts where a name comes
+ * twice: each region has an id of its own.
+ */
+const memoryIdOf = (path: string): string => `${memoryPrefix}${path.slice(path.lastIndexOf('-'))}`;
 
 /** What firmware and kernel reserve behind a root port when nothing is said. */
 const reservedBytes = 2 << 20;
@@ -50,6 +58,7 @@ export class RegionDevice {
     await removeRegionFiles(regionPrefix);
     const region = await createRegionFile(regionPrefix, bytes);
     this.#file = region.path;
+    const memoryId = memoryIdOf(region.path);
     try {
       await owner.give(region.path);
       const bus = await this.#freeBus(bytes);
@@ -78,7 +87,7 @@ export class RegionDevice {
   /** The guest let go after the time limit. */
   async deviceDeleted(id: unknown): Promise<void> {
     if (id !== deviceId || !this.#unwanted) return;
-    await removeBackend(this.#site.qmp, 'object-del', memoryId);
+    await this.#clearMemory();
     await this.removeFiles();
     this.#unwanted = false;
   }
@@ -96,23 +105,32 @@ export class RegionDevice {
   /** The region that is plugged, if the host can map it. */
   async #former(): Promise<ProvidedRegion | undefined> {
     const { qmp } = this.#site;
-    const [all, objects] = await Promise.all([devices(qmp), objectIds(qmp)]);
-    if (!objects.includes(memoryId)) return undefined;
-    const path = await textProperty(qmp, `/objects/${memoryId}`, 'mem-path');
+    const plugged = (await devices(qmp)).some(({ path }) => path === devicePath);
+    const memory = plugged
+      ? await textProperty(qmp, devicePath, 'memdev')
+      : (await memoryIds(qmp)).map((id) => `/objects/${id}`)[0];
+    if (memory === undefined) return undefined;
+    const path = await textProperty(qmp, memory, 'mem-path');
     this.#file = path;
-    if (!all.some(({ path }) => path === `/machine/peripheral/${deviceId}`)) return undefined;
+    if (!plugged) return undefined;
     return (await readRegionFile(path)) ?? restampRegionFile(path);
   }
 
   /** Takes away the device and its memory, or what there is of them. */
   async #clear(): Promise<void> {
     const { qmp, unplugLimitMs } = this.#site;
-    if ((await devices(qmp)).some(({ path }) => path === `/machine/peripheral/${deviceId}`)) {
+    if ((await devices(qmp)).some(({ path }) => path === devicePath)) {
       const hint =
         'the guest has to run and to take part (ACPI or PCIe hot-plug in its kernel); it goes with the next reset of the guest';
       await unplug(qmp, deviceId, unplugLimitMs, hint);
     }
-    await removeBackend(qmp, 'object-del', memoryId);
+    await this.#clearMemory();
+  }
+
+  /** Of the device that is gone, and what services that ended in the middle of it left. */
+  async #clearMemory(): Promise<void> {
+    const { qmp } = this.#site;
+    for (const id of await memoryIds(qmp)) await removeBackend(qmp, 'object-del', id);
   }
 
   /**
@@ -150,4 +168,8 @@ export class RegionDevice {
     // "Not given" is all ones.
     return { bus: bus.name, reserved: reserve > Number.MAX_SAFE_INTEGER ? 0 : reserve };
   }
+}
+
+async function memoryIds(qmp: QmpClient): Promise<string[]> {
+  return (await objectIds(qmp)).filter((id) => id.startsWith(memoryPrefix));
 }
