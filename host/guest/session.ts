@@ -179,7 +179,7 @@ export class GuestSession {
       } catch (thrown) {
         // Whether it loaded is not known; a new session asks the frontend.
         if (!this.#ended) this.end(`a push failed: ${messageOf(thrown)}`);
-        throw thrown;
+        throw this.#pushFailed(image, thrown);
       }
       if (result.error === 0) {
         const { registered, armedPoints, points } = result;
@@ -200,6 +200,12 @@ export class GuestSession {
       }
       return result;
     });
+  }
+
+  #pushFailed({ name }: ProbeImage, thrown: unknown): unknown {
+    if (!(thrown instanceof VesperError)) return thrown;
+    const message = `${thrown.message}: whether ${name} was loaded is not known yet; it stays wanted, and the service sees to it when the guest answers again (vesper detach ${this.incarnation.guest} ${name} calls it off)`;
+    return new VesperError(thrown.code, message, { cause: thrown, data: { ...thrown.data, probe: name } });
   }
 
   /** Disarm and unload. Returns 0 or the negative errno of the guest's kernel. */
