@@ -25,6 +25,8 @@ export interface ProvidedRegion {
   readonly bytes: number;
   /** 16 random bytes stamped into its header: how the frontend tells which region it is. */
   readonly token: Uint8Array;
+  /** The guest had overwritten the stamp: a frontend that booted since does not know the region. */
+  readonly restamped?: true;
 }
 
 export interface MachineDescription {

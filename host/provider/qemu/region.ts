@@ -6,7 +6,13 @@ import { rm } from 'node:fs/promises';
 import { z } from 'zod';
 import { VesperError } from '../../error.ts';
 import type { ProvidedRegion } from '../provider.ts';
-import { createRegionFile, readRegionFile, removeRegionFiles, restampRegionFile } from '../region-file.ts';
+import {
+  createRegionFile,
+  readRegionFile,
+  removeRegionFiles,
+  reserveFor,
+  restampRegionFile,
+} from '../region-file.ts';
 import type { QmpClient } from './qmp.ts';
 import {
   busesOf,
@@ -145,15 +151,16 @@ export class RegionDevice {
     const free = (await Promise.all(ports.map((port) => this.#freePort(port)))).filter(
       (port) => port !== undefined,
     );
-    const roomy = free.find(({ reserved }) => reserved >= bytes);
-    const port = bytes > reservedBytes ? (roomy ?? free[0]) : free[0];
+    const roomy = free.find(({ reserved }) => reserved >= reserveFor(bytes));
+    const most = free.toSorted((a, b) => b.reserved - a.reserved)[0];
+    const port = bytes > reservedBytes ? (roomy ?? most) : free[0];
     if (port === undefined) {
       const message = `${name}: a region needs a free PCI Express root port and the machine has ${ports.length === 0 ? 'none' : `only taken ones (${ports.length})`}: ${rootPortAdvice}`;
       throw new VesperError('PROVIDER', message, { data: { guest: name, rootPorts: ports.length } });
     }
     if (bytes > reservedBytes && port !== roomy) {
       log.warn(
-        `${name}: a region of ${bytes} bytes behind ${port.bus} is plugged without an error, but a guest can seldom place more than ${reservedBytes}: give the root port pref64-reserve=${bytes}, or use a smaller region`,
+        `${name}: a region of ${bytes} bytes behind ${port.bus} is plugged without an error, but a guest can seldom place more than ${reservedBytes}: give the root port pref64-reserve=${reserveFor(bytes)}, or use a smaller region`,
       );
     }
     return port.bus;
