@@ -135,7 +135,7 @@ export class GuestSession {
     return this.#relay.statistics();
   }
 
-  /** What the guest overwrote in the header or directory of its region; undefined: nothing. */
+  /** What the guest overwrote that it must not, of its region's header, directory or rings; undefined: nothing. */
   get tampered(): string | undefined {
     return this.#tampered;
   }
@@ -296,6 +296,13 @@ export class GuestSession {
         );
         events.quarantined();
       },
+      onOverwrite: ({ cpu, critical }) => {
+        const ring = critical ? 'critical' : 'other';
+        const what = `the host's half of the ${ring} ring of CPU ${cpu}`;
+        log.error({ guest, cpu, ring }, `${guest}: the guest overwrote ${what}: written anew`);
+        this.#tampered ??= what;
+        events.quarantined();
+      },
       onHandlerError: (thrown) =>
         log.error({ guest, err: thrown }, `${guest}: a batch was not handled: ${messageOf(thrown)}`),
     });
@@ -377,7 +384,7 @@ export class GuestSession {
   #verify(): void {
     const [difference] = this.#relay?.verify() ?? [];
     if (difference === undefined || this.#tampered !== undefined) return;
-    this.#tampered = difference;
+    this.#tampered = `the header of its region: ${difference}`;
     const { guest } = this.incarnation;
     this.#options.log.error({ guest }, `${guest}: the header of the region was overwritten: ${difference}`);
     this.#options.events.quarantined();

@@ -5,7 +5,17 @@
 import { execFileSync } from 'node:child_process';
 import { randomBytes } from 'node:crypto';
 import { once } from 'node:events';
-import { mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import {
+  closeSync,
+  mkdirSync,
+  mkdtempSync,
+  openSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  writeFileSync,
+  writeSync,
+} from 'node:fs';
 import { connect, type Socket } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -14,6 +24,7 @@ import { crc32c } from '../../host/channel/crc32c.ts';
 import { encodeFrame, type Frame, FrameParser } from '../../host/channel/frame.ts';
 import { Machine } from '../../host/demo/machine.ts';
 import type { VesperError } from '../../host/error.ts';
+import { regionLayout, splitRegion } from '../../host/relay/layout.ts';
 import {
   frameHeader,
   frameMagic,
@@ -21,6 +32,7 @@ import {
   type MessageName,
   type PayloadOf,
 } from '../../host/wire/message.ts';
+import { ringBlock } from '../../host/wire/region.ts';
 import { encode } from '../../host/wire/struct.ts';
 import { fixturePath, kernelComplaints, leftovers, probePath, Rig, ServiceProcess } from '../harness/rig.ts';
 import { type Behaviour, StandInGuest } from '../harness/stand-in-guest.ts';
@@ -465,6 +477,41 @@ describe('in the middle of a load: the init function of a probe has begun', () =
     }
     expect(kernelComplaints(machine.console())).toEqual([]);
   });
+});
+
+test("the guest overwrites the host's half of its rings: told, set right, and nothing is lost afterwards", async () => {
+  await using rig = await Rig.start({
+    heartbeatMs: 200,
+    keepRow: (batch, row) => batch.declaration(row)?.name === 'finished',
+  });
+  const { session } = rig.guest;
+  if (session === undefined) throw new Error('the guest has no session');
+  const { region, hello } = session;
+  const { rings } = regionLayout({
+    regionBytes: region.bytes,
+    cpuCount: hello.cpu_count,
+    ...splitRegion(region.bytes, hello.cpu_count),
+  });
+  // All of the half but the journal: the tail, and the flag that asks for a doorbell.
+  const half = ringBlock.offsets.consumer_reserved - ringBlock.offsets.tail;
+  const file = openSync(region.path, 'r+');
+  onTestFinished(() => closeSync(file));
+  for (const { blockOffset } of rings)
+    writeSync(file, Buffer.alloc(half, 0xa8), 0, half, blockOffset + ringBlock.offsets.tail);
+  await rig.until(() => rig.view.relay?.overwritten === rings.length, 'the count');
+  expect(rig.view).toMatchObject({
+    state: 'degraded',
+    reason: "the guest overwrote the host's half of the critical ring of CPU 0",
+    relay: { overwritten: 2, quarantined: 0 },
+  });
+
+  // Several times what the ring holds, in the same epoch.
+  await rig.attach([fixturePath('6.1', 'storm')], ['start=1', 'records=60000', 'rate=15000']);
+  const { fields } = await rig.event(({ event }) => event === 'finished');
+  expect(fields).toMatchObject({ tried: 60_000, refused: 0 });
+  expect(rig.view.relay).toMatchObject({ lost: 0, gaps: 0, overwritten: 2 });
+  expect(rig.guest.session).toBe(session);
+  expect(kernelComplaints(rig.machine.console())).toEqual([]);
 });
 
 test('the guest overwrites its whole region and reboots, again and again: it comes back by itself, with its probe', async () => {
