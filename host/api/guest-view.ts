@@ -65,7 +65,7 @@ const probeView = (
 
 function relayView({ session }: ManagedGuest): RelayView | null {
   if (session === undefined) return null;
-  const { delivered, lost, gaps, quarantined, rings } = session.statistics;
+  const { delivered, lost, gaps, quarantined, overwritten, rings } = session.statistics;
   return {
     backend: 'ivshmem',
     region_bytes: session.region.bytes,
@@ -75,5 +75,6 @@ function relayView({ session }: ManagedGuest): RelayView | null {
     gaps,
     undecodable: session.undecodable,
     quarantined,
+    overwritten,
   };
 }

@@ -34,6 +34,8 @@ export interface RelayView {
   readonly undecodable: number;
   /** Rings taken out of service because what the guest wrote there was broken. */
   readonly quarantined: number;
+  /** How often the guest was found to have overwritten what only the host writes in its rings. */
+  readonly overwritten: number;
 }
 
 export interface GuestView {

@@ -17,6 +17,8 @@ import type { RegionNotices } from './region-notices.ts';
 /** A frontend answers in a few ms; a guest under TCG that is starved of memory may need seconds. */
 const helloTimeLimitMs = 8_000;
 const regionTimeLimitMs = 8_000;
+/** Behind its hello the frontend tells of all regions it knows; one that was stamped anew since is not found later. */
+const announcedWithinMs = 500;
 
 export type Hello = PayloadOf<'hello'>;
 
@@ -179,17 +181,17 @@ async function mappedRegion(
   notices: RegionNotices,
 ): Promise<ProvidedRegion> {
   const region = await machine.provideRegion(bytes);
-  const token = hexOf(region.token);
-  if (hexOf(hello.relay_token) === token) return region;
+  if (hexOf(hello.relay_token) === hexOf(region.token)) return region;
+  const restamped = region.restamped === true;
   try {
-    await notices.wait(token, regionTimeLimitMs);
+    await notices.wait(region, restamped ? announcedWithinMs : regionTimeLimitMs);
     return region;
   } catch (thrown) {
-    if (!(thrown instanceof VesperError && thrown.code === 'TIMEOUT')) throw thrown;
+    if (!(thrown instanceof VesperError && (thrown.code === 'TIMEOUT' || restamped))) throw thrown;
     // A guest that destroyed the header finds no region of ours when it boots, and looks again only at a new device.
     await machine.withdrawRegion();
     const another = await machine.provideRegion(bytes);
-    await notices.wait(hexOf(another.token), regionTimeLimitMs);
+    await notices.wait(another, regionTimeLimitMs);
     return another;
   }
 }

@@ -11,7 +11,7 @@ export interface PointState {
   readonly name: string;
   readonly kind: string;
   readonly armed: boolean;
-  /** Name of the errno, empty when armed. */
+  /** Name of the errno, empty where it could be armed. */
   readonly error: string;
   readonly hits: number;
 }

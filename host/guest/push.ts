@@ -26,6 +26,7 @@ export interface PushResult {
   readonly error: number;
   readonly stage: number;
   readonly registered: boolean;
+  /** Where `error` is not 0 none is armed. */
   readonly points: readonly PointState[];
   readonly armedPoints: number;
   /** Duration of init_module in the guest. */
@@ -68,7 +69,8 @@ export async function push(
     error: payload.error,
     stage: payload.stage,
     registered: payload.registered === 1,
-    points: pointStates(tail),
+    // Those of a load that was refused were taken back, whatever became of each.
+    points: pointStates(tail).map((point) => (payload.error === 0 ? point : { ...point, armed: false })),
     armedPoints: payload.armed_points,
     loadNs: payload.load_ns,
   };

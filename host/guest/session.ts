@@ -148,7 +148,7 @@ export class GuestSession implements Beating {
     return this.#relay.statistics();
   }
 
-  /** What the guest overwrote in the header or directory of its region; undefined: nothing. */
+  /** What the guest overwrote that it must not, of its region's header, directory or rings; undefined: nothing. */
   get tampered(): string | undefined {
     return this.#tampered;
   }
@@ -192,7 +192,7 @@ export class GuestSession implements Beating {
       } catch (thrown) {
         // Whether it loaded is not known; a new session asks the frontend.
         if (!this.#ended) this.end(`a push failed: ${messageOf(thrown)}`);
-        throw thrown;
+        throw this.#pushFailed(image, thrown);
       }
       if (result.error === 0) {
         const { registered, armedPoints, points } = result;
@@ -213,6 +213,12 @@ export class GuestSession implements Beating {
       }
       return result;
     });
+  }
+
+  #pushFailed({ name }: ProbeImage, thrown: unknown): unknown {
+    if (!(thrown instanceof VesperError)) return thrown;
+    const message = `${thrown.message}: whether ${name} was loaded is not known yet; it stays wanted, and the service sees to it when the guest answers again (vesper detach ${this.incarnation.guest} ${name} calls it off)`;
+    return new VesperError(thrown.code, message, { cause: thrown, data: { ...thrown.data, probe: name } });
   }
 
   /** Disarm and unload. Returns 0 or the negative errno of the guest's kernel. */
@@ -307,6 +313,13 @@ export class GuestSession implements Beating {
           { guest, cpu, ring, fault },
           `${guest}: the ${ring} ring of CPU ${cpu} is broken (${fault}): no longer read`,
         );
+        events.quarantined();
+      },
+      onOverwrite: ({ cpu, critical }) => {
+        const ring = critical ? 'critical' : 'other';
+        const what = `the host's half of the ${ring} ring of CPU ${cpu}`;
+        log.error({ guest, cpu, ring }, `${guest}: the guest overwrote ${what}: written anew`);
+        this.#tampered ??= what;
         events.quarantined();
       },
       onHandlerError: (thrown) =>
@@ -424,7 +437,7 @@ export class GuestSession implements Beating {
     if (this.#tampered !== undefined) return;
     const difference = this.#relay?.verify()[0];
     if (difference === undefined) return;
-    this.#tampered = difference;
+    this.#tampered = `the header of its region: ${difference}`;
     const { guest } = this.incarnation;
     this.#options.log.error({ guest }, `${guest}: the header of the region was overwritten: ${difference}`);
     this.#options.events.quarantined();

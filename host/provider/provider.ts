@@ -35,6 +35,8 @@ export interface ProvidedRegion {
   readonly token: Uint8Array;
   /** Undefined where the device has none: the guest sends frames. */
   readonly doorbell?: ProvidedDoorbell | undefined;
+  /** The guest had overwritten the stamp: a frontend that booted since does not know the region. */
+  readonly restamped?: true;
 }
 
 export interface MachineDescription {

@@ -18,6 +18,12 @@ const { O_CREAT, O_EXCL, O_NOFOLLOW, O_RDONLY, O_RDWR } = constants;
 const regionBytesMin = 16 * pageBytes;
 
 /**
+ * What a PCI Express root port has to reserve for a region: the device needs an address that is a multiple of its size, and
+ * firmware aligns what it reserves to 2 MiB only.
+ */
+export const reserveFor = (bytes: number): number => 2 * bytes;
+
+/**
  * Make a region of `bytes`, stamped, mode 0600. `prefix` is a path; something random is appended. Throws USAGE for an
  * impossible size, HOST where the file cannot be made.
  */
@@ -115,7 +121,7 @@ export async function restampRegionFile(path: string): Promise<ProvidedRegion | 
     const header = { magic: regionMagic, layout_version: layoutVersion, region_bytes: BigInt(bytes), token };
     // Behind it is the guest's part: its rings may be in use.
     await file.write(encode(regionHeader, header), 0, regionHeader.offsets.epoch, 0);
-    return { path, bytes, token };
+    return { path, bytes, token, restamped: true };
   } catch (error) {
     if (['ENOENT', 'EACCES', 'ELOOP'].includes((error as NodeJS.ErrnoException).code ?? '')) return undefined;
     throw error;

@@ -30,6 +30,8 @@ export interface RingStatistics {
   readonly guestLost: number;
   /** Published by the guest and not yet taken. */
   readonly pendingBytes: number;
+  /** How often the guest was found to have overwritten the host's half of the ring's block; it was written anew. */
+  readonly overwritten: number;
 }
 
 export interface LossReport {
@@ -45,6 +47,8 @@ export interface LossReport {
   readonly duplicates: number;
   /** Rings given up. */
   readonly quarantined: number;
+  /** As of the rings, together. */
+  readonly overwritten: number;
   /** Nothing is outstanding, and both ways of counting agree. Meaningful when the guest is quiet. */
   readonly agrees: boolean;
 }
@@ -69,6 +73,7 @@ export function namedStatistics(raw: Float64Array, rings: readonly RingLayout[])
       guestAttempts: at('guestAttempts'),
       guestLost: at('guestLost'),
       pendingBytes: at('pendingBytes'),
+      overwritten: at('overwritten'),
     };
   });
 }
@@ -95,6 +100,7 @@ export function lossReport(rings: readonly RingStatistics[]): LossReport {
     outstanding: attempts - delivered - lost,
     duplicates: total((r) => r.duplicates),
     quarantined: rings.filter((r) => r.fault !== 'none').length,
+    overwritten: total((r) => r.overwritten),
     agrees: rings.every(agrees),
   };
 }

@@ -53,6 +53,8 @@ export interface NativeRegion {
   drain(batch: NativeBatch, limit?: number): number;
   /** Gives everything drained so far back to the guest, and notes in the region how far that is. */
   release(): void;
+  /** Writes what only the host writes anew where the guest overwrote it, and counts that. */
+  reclaim(): void;
   /** The next drain starts again where the last release was. */
   rewind(): void;
   /** Of a dead guest, after draining: released records not yet overwritten; call until it returns 0. */
@@ -165,6 +167,7 @@ export const statisticsFields = [
   'guestAttempts',
   'guestLost',
   'pendingBytes',
+  'overwritten',
 ] as const;
 export const statisticsPerRing = statisticsFields.length;
 

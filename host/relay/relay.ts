@@ -8,7 +8,7 @@ import type { RelayBatch } from './batch.ts';
 import type { RelayHub } from './hub.ts';
 import { differencesOf, type RegionLayout } from './layout.ts';
 import { type LossReport, lossReport, namedStatistics, type RingStatistics } from './loss.ts';
-import { type NativeRegion, statisticsPerRing } from './native.ts';
+import { type NativeRegion, statisticsFields, statisticsPerRing } from './native.ts';
 
 export type { RelayBatch } from './batch.ts';
 
@@ -23,6 +23,8 @@ export interface RelayOptions {
   readonly onBatch: (batch: RelayBatch) => void;
   /** A ring was found broken and is no longer read; called once for each. */
   readonly onQuarantine?: (ring: RingStatistics) => void;
+  /** The guest overwrote the host's half of the ring's block, which is written anew; called once for each. */
+  readonly onOverwrite?: (ring: RingStatistics) => void;
   /** `onBatch` threw. The batch counts as delivered: it would throw again. */
   readonly onHandlerError?: (error: unknown) => void;
 }
@@ -71,6 +73,8 @@ export interface RelayFactory {
 /** Records between two looks for broken rings in a stream that never pauses. */
 const lookEvery = 100_000;
 const smallestRecord = 32;
+const faultAt = statisticsFields.indexOf('fault');
+const overwrittenAt = statisticsFields.indexOf('overwritten');
 /** Records that are enough to tell that there are some. */
 const firstLook = 64;
 const heartbeatAt = regionHeader.offsets.heartbeat_ns;
@@ -88,6 +92,7 @@ export class Relay implements RelayReader {
   #agreed: Buffer | undefined;
   readonly #heartbeat = new DataView(new ArrayBuffer(heartbeatBytes));
   readonly #heartbeatBytes = new Uint8Array(this.#heartbeat.buffer);
+  readonly #overwritten = new Set<number>();
   #last: readonly RingStatistics[] = [];
   #batches = 0;
   #handlerErrors = 0;
@@ -242,13 +247,21 @@ export class Relay implements RelayReader {
   #lookForBrokenRings(): void {
     this.#sinceLook = 0;
     if (this.region.closed) return;
+    const { layout, onQuarantine, onOverwrite } = this.#options;
+    this.region.reclaim();
     this.region.statistics(this.#raw);
-    for (let index = 0; index < this.#options.layout.rings.length; index++) {
-      // The fault is the first of a ring's numbers.
-      if (this.#raw[index * statisticsPerRing] === 0 || this.#quarantined.has(index)) continue;
-      this.#quarantined.add(index);
-      const ring = this.#rings()[index];
-      if (ring !== undefined) this.#options.onQuarantine?.(ring);
+    for (let index = 0; index < layout.rings.length; index++) {
+      const at = index * statisticsPerRing;
+      if (this.#raw[at + faultAt] !== 0) this.#tell(index, this.#quarantined, onQuarantine);
+      if (this.#raw[at + overwrittenAt] !== 0) this.#tell(index, this.#overwritten, onOverwrite);
     }
+  }
+
+  /** Once: a guest can do it again as often as it likes. */
+  #tell(index: number, told: Set<number>, listener: ((ring: RingStatistics) => void) | undefined): void {
+    if (told.has(index)) return;
+    told.add(index);
+    const ring = this.#rings()[index];
+    if (ring !== undefined) listener?.(ring);
   }
 }

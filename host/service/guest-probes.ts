@@ -141,7 +141,11 @@ export class GuestProbes {
 
   async #bring(session: GuestSession, probe: WantedProbe): Promise<void> {
     if (this.#session !== session || !this.wanted.includes(probe)) return;
-    if (session.probes.find(probe.name) !== undefined) return;
+    if (session.probes.find(probe.name) !== undefined) {
+      // It may have arrived since it was refused: by the push of a service that died in the middle of it.
+      this.#failures.delete(probe.name);
+      return;
+    }
     const { images } = this.#services;
     try {
       const image = await images.wanted(probe, await kernelOf(session, images));

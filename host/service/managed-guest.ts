@@ -274,8 +274,7 @@ export class ManagedGuest {
     const { tampered } = this.#session;
     if (broken > 0)
       this.#become('degraded', `${broken} rings are quarantined: what the guest wrote there is broken`);
-    else if (tampered !== undefined)
-      this.#become('degraded', `the guest overwrote the header of its region: ${tampered}`);
+    else if (tampered !== undefined) this.#become('degraded', `the guest overwrote ${tampered}`);
     else if (failed !== undefined) this.#become('degraded', failed[1]);
     else this.#become('active', this.#session.resumed ? 'resumed' : 'activated');
   }

@@ -13,7 +13,7 @@ namespace vesper::relay {
 namespace {
 
 constexpr napi_type_tag kTag = {0x7665737065720002, 0x72656c6179000002};
-constexpr std::size_t kStatisticsPerRing = 12;
+constexpr std::size_t kStatisticsPerRing = 13;
 
 std::uint64_t whole_number(const Napi::Object& from, const char* name) {
   const Napi::Value value = from.Get(name);
@@ -71,6 +71,7 @@ Napi::Function Region::define(Napi::Env env) {
                      {
                          InstanceMethod<&Region::drain>("drain"),
                          InstanceMethod<&Region::release>("release"),
+                         InstanceMethod<&Region::reclaim>("reclaim"),
                          InstanceMethod<&Region::rewind>("rewind"),
                          InstanceMethod<&Region::history>("history"),
                          InstanceMethod<&Region::beyond>("beyond"),
@@ -144,6 +145,8 @@ Napi::Value Region::drain(const Napi::CallbackInfo& info) {
 
 void Region::release(const Napi::CallbackInfo& info) { writable_reader(info.Env())->release(); }
 
+void Region::reclaim(const Napi::CallbackInfo& info) { writable_reader(info.Env())->reclaim(); }
+
 void Region::rewind(const Napi::CallbackInfo& info) { reader(info.Env())->rewind(); }
 
 Napi::Value Region::history(const Napi::CallbackInfo& info) {
@@ -168,14 +171,14 @@ void Region::statistics(const Napi::CallbackInfo& info) {
   const auto& rings = reader(info.Env())->rings();
   if (!info[0].IsTypedArray() || info[0].As<Napi::TypedArray>().TypedArrayType() != napi_float64_array ||
       info[0].As<Napi::TypedArray>().ElementLength() < rings.size() * kStatisticsPerRing) {
-    throw js_error(info.Env(), "EINVAL", "a Float64Array of 12 numbers a ring is needed");
+    throw js_error(info.Env(), "EINVAL", "a Float64Array of 13 numbers a ring is needed");
   }
   double* out = info[0].As<Napi::Float64Array>().Data();
   for (const Ring& ring : rings) {
     const RingStatistics s = ring.statistics();
     for (const std::uint64_t value :
          {static_cast<std::uint64_t>(s.fault), s.received, s.received_bytes, s.received_before, s.next_sequence, s.gaps,
-          s.duplicates, s.late, s.paddings, s.guest_attempts, s.guest_lost, s.pending_bytes}) {
+          s.duplicates, s.late, s.paddings, s.guest_attempts, s.guest_lost, s.pending_bytes, s.overwritten}) {
       *out++ = static_cast<double>(value);
     }
   }

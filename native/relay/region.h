@@ -33,6 +33,7 @@ class Region : public Napi::ObjectWrap<Region> {
  private:
   Napi::Value drain(const Napi::CallbackInfo& info);
   void release(const Napi::CallbackInfo& info);
+  void reclaim(const Napi::CallbackInfo& info);
   void rewind(const Napi::CallbackInfo& info);
   Napi::Value history(const Napi::CallbackInfo& info);
   Napi::Value beyond(const Napi::CallbackInfo& info);

@@ -56,6 +56,10 @@ void RegionReader::release() {
   for (Ring& ring : rings_) ring.release();
 }
 
+void RegionReader::reclaim() {
+  for (Ring& ring : rings_) ring.reclaim();
+}
+
 void RegionReader::rewind() {
   for (Ring& ring : rings_) ring.rewind();
 }

@@ -31,6 +31,7 @@ class RegionReader {
   // others, the rings of a kind in turn. Returns the number of rows.
   std::uint32_t drain(Columns& out, std::uint32_t limit);
   void release();
+  void reclaim();
   void rewind();
 
   // As Ring::scan_*, over all rings: 0 when there is nothing further.

@@ -200,6 +200,7 @@ void Ring::put_row(Columns& out, const std::uint8_t* record, std::uint32_t arena
 void Ring::release() {
   const std::uint64_t cursor = cursor_.load(std::memory_order_relaxed);
   if (cursor == tail_) return;
+  reclaim();
   // A reader killed at any instruction leaves a tail and, with it, exactly one journal entry of that tail: the entry
   // that does not belong to the old tail is written before the new tail becomes visible.
   std::uint8_t* journal = block_ + kBlockJournal;
@@ -210,6 +211,12 @@ void Ring::release() {
   // Pairs with the guest's smp_load_acquire() of tail: we are done with the bytes below before it writes them again.
   store_shared<std::uint64_t>(block_ + kBlockTail, cursor, __ATOMIC_RELEASE);
   tail_ = cursor;
+}
+
+void Ring::reclaim() {
+  if (fault() != Fault::kNone || load_shared<std::uint64_t>(block_ + kBlockTail, __ATOMIC_RELAXED) == tail_) return;
+  ++overwritten_;
+  store_shared<std::uint64_t>(block_ + kBlockTail, tail_, __ATOMIC_RELEASE);
 }
 
 RingStatistics Ring::statistics() const {
@@ -228,6 +235,7 @@ RingStatistics Ring::statistics() const {
       .guest_attempts = load_shared<std::uint64_t>(block_ + kBlockAttempts, __ATOMIC_RELAXED),
       .guest_lost = load_shared<std::uint64_t>(block_ + kBlockLost, __ATOMIC_RELAXED),
       .pending_bytes = head > cursor ? std::min(head - cursor, size_) : 0,
+      .overwritten = overwritten_,
   };
 }
 

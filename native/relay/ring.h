@@ -53,6 +53,8 @@ struct RingStatistics {
   std::uint64_t guest_lost;
   // Published and not yet taken, in bytes.
   std::uint64_t pending_bytes;
+  // How often the guest was found to have overwritten the tail, which only this reader writes.
+  std::uint64_t overwritten;
 };
 
 // Reader of one ring. Every byte it reads is hostile and may change at any moment: each is copied out once and judged
@@ -73,6 +75,8 @@ class Ring {
 
   // Gives what was taken back to the guest as free space.
   void release();
+  // Writes the tail anew where the guest overwrote it: with another one it would lose every record for want of space.
+  void reclaim();
   // Takes again, next time, what was not released.
   void rewind() { cursor_.store(tail_, std::memory_order_relaxed); }
 
@@ -109,7 +113,9 @@ class Ring {
   std::uint64_t epoch_;
   std::uint16_t index_;
 
+  // As it was last stored.
   std::uint64_t tail_ = 0;
+  std::uint64_t overwritten_ = 0;
   std::atomic<std::uint64_t> cursor_{0};
   std::atomic<Fault> fault_{Fault::kNone};
 

@@ -191,7 +191,16 @@ const noRelays: RelayFactory = {
       drainBeyond: () => {},
       drainToEnd: () => {},
       statistics: () => ({
-        ...{ attempts: 0, delivered: 0, lost: 0, gaps: 0, outstanding: 0, duplicates: 0, quarantined: 0 },
+        ...{
+          attempts: 0,
+          delivered: 0,
+          lost: 0,
+          gaps: 0,
+          outstanding: 0,
+          duplicates: 0,
+          quarantined: 0,
+          overwritten: 0,
+        },
         ...{ agrees: true, rings: 2, perRing: [], batches: 0, handlerErrors: 0 },
       }),
       verify: () => [],

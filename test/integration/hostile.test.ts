@@ -5,7 +5,17 @@
 import { execFileSync } from 'node:child_process';
 import { randomBytes } from 'node:crypto';
 import { once } from 'node:events';
-import { mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import {
+  closeSync,
+  mkdirSync,
+  mkdtempSync,
+  openSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  writeFileSync,
+  writeSync,
+} from 'node:fs';
 import { connect, type Socket } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -13,6 +23,8 @@ import { afterAll, beforeAll, describe, expect, onTestFinished, test } from 'vit
 import { crc32c } from '../../host/channel/crc32c.ts';
 import { encodeFrame, type Frame, FrameParser } from '../../host/channel/frame.ts';
 import { Machine } from '../../host/demo/machine.ts';
+import type { VesperError } from '../../host/error.ts';
+import { regionLayout, splitRegion } from '../../host/relay/layout.ts';
 import {
   frameHeader,
   frameMagic,
@@ -20,8 +32,9 @@ import {
   type MessageName,
   type PayloadOf,
 } from '../../host/wire/message.ts';
+import { ringBlock } from '../../host/wire/region.ts';
 import { encode } from '../../host/wire/struct.ts';
-import { fixturePath, kernelComplaints, leftovers, probePath, ServiceProcess } from '../harness/rig.ts';
+import { fixturePath, kernelComplaints, leftovers, probePath, Rig, ServiceProcess } from '../harness/rig.ts';
 import { type Behaviour, StandInGuest } from '../harness/stand-in-guest.ts';
 
 afterAll(() => expect(leftovers()).toEqual([]));
@@ -388,6 +401,139 @@ describe('at the channel of a real guest', () => {
       Number(/^VmHWM:\s+(\d+)/m.exec(readFileSync(`/proc/${service.pid}/status`, 'utf8'))?.[1]),
     ).toBeLessThan(400 << 10);
   });
+});
+
+describe('in the middle of a load: the init function of a probe has begun', () => {
+  const began = /slowinit: init began/;
+  /** Modules of that name in the guest. */
+  const loaded = (machine: Machine) => machine.run('grep -c ^slowinit /proc/modules');
+
+  test('QEMU stops: the attach ends in time and names both, nobody else waits; when it goes on, the probe is there', async () => {
+    const neighbour = await Machine.boot();
+    await using rig = await Rig.start({ heartbeatMs: 200, neighbours: [neighbour] });
+    const other = await rig.service.guestFound(neighbour.name, 20_000);
+    await other.active(20_000);
+    const { name, pid } = rig.machine;
+    const slow = fixturePath('6.1', 'slowinit');
+    const attached = rig.tryAttach([slow], ['init_ms=1500']).then(
+      () => undefined,
+      (thrown: VesperError) => thrown,
+    );
+    await rig.machine.waitConsole(began, 20_000);
+    process.kill(pid, 'SIGSTOP');
+    try {
+      const stoppedAt = performance.now();
+      const how = { by: 'test', selfTest: false, force: false };
+      expect(await other.attach(['signal'], [], how)).toMatchObject([{ ok: true }]);
+      await neighbour.run('actor --name bystander segv');
+      await rig.event(({ fields, guest }) => guest === neighbour.name && fields['comm'] === 'bystander');
+      expect(other.past).toEqual([]);
+      const failure = await attached;
+      // Ten heartbeats, each with its time limit.
+      expect(performance.now() - stoppedAt).toBeLessThan(8_000);
+      expect(failure).toMatchObject({ code: 'TIMEOUT', data: { guest: name, probe: 'slowinit' } });
+      expect(failure?.message).toMatch(
+        new RegExp(
+          `^${name}: the frontend stopped answering .* whether slowinit was loaded is not known yet`,
+        ),
+      );
+    } finally {
+      process.kill(pid, 'SIGCONT');
+    }
+    await rig.until(
+      () => rig.view.state === 'active' && rig.view.probes[0]?.loaded,
+      'the guest with its probe',
+    );
+    expect(rig.view.probes).toMatchObject([{ name: 'slowinit', wanted: true, loaded: true }]);
+    expect((await loaded(rig.machine)).output).toBe('1');
+    const ended = await rig.machine.check('sh -c "echo $$"');
+    await rig.event(({ probe, fields }) => probe === 'slowinit' && fields['pid'] === Number(ended));
+    expect(kernelComplaints(rig.machine.console())).toEqual([]);
+  });
+
+  test('the service is killed with -9: its successor ends with the probe, once', async () => {
+    const machine = await Machine.boot();
+    await using service = new ServiceProcess(machine);
+    await service.start();
+    await service.guestUntil(({ state }) => state === 'active');
+    const slow = fixturePath('6.1', 'slowinit');
+    const answer = service.vesper('attach', machine.name, '--no-self-test', slow, '--param', 'init_ms=4000');
+    await machine.waitConsole(began, 20_000);
+    await service.kill();
+    expect(await answer).toMatchObject({ status: 3 });
+
+    await service.start();
+    const guest = await service.guestUntil(
+      ({ state, probes }) => state === 'active' && probes.some((probe) => probe.loaded),
+    );
+    expect(guest.probes).toMatchObject([{ name: 'slowinit', wanted: true, loaded: true }]);
+    expect((await loaded(machine)).output).toBe('1');
+    // It was loaded by the first one's push, and by no other.
+    expect(machine.console().match(new RegExp(began, 'g'))).toHaveLength(1);
+    const ended = await machine.check('sh -c "echo $$"');
+    for await (const { probe } of service.api.events({ since: '0', where: `pid=${ended}` })) {
+      expect(probe).toBe('slowinit');
+      break;
+    }
+    expect(kernelComplaints(machine.console())).toEqual([]);
+  });
+});
+
+test("the guest overwrites the host's half of its rings: told, set right, and nothing is lost afterwards", async () => {
+  await using rig = await Rig.start({
+    heartbeatMs: 200,
+    keepRow: (batch, row) => batch.declaration(row)?.name === 'finished',
+  });
+  const { session } = rig.guest;
+  if (session === undefined) throw new Error('the guest has no session');
+  const { region, hello } = session;
+  const { rings } = regionLayout({
+    regionBytes: region.bytes,
+    cpuCount: hello.cpu_count,
+    ...splitRegion(region.bytes, hello.cpu_count),
+  });
+  // All of the half but the journal: the tail, and the flag that asks for a doorbell.
+  const half = ringBlock.offsets.consumer_reserved - ringBlock.offsets.tail;
+  const file = openSync(region.path, 'r+');
+  onTestFinished(() => closeSync(file));
+  for (const { blockOffset } of rings)
+    writeSync(file, Buffer.alloc(half, 0xa8), 0, half, blockOffset + ringBlock.offsets.tail);
+  await rig.until(() => rig.view.relay?.overwritten === rings.length, 'the count');
+  expect(rig.view).toMatchObject({
+    state: 'degraded',
+    reason: "the guest overwrote the host's half of the critical ring of CPU 0",
+    relay: { overwritten: 2, quarantined: 0 },
+  });
+
+  // Several times what the ring holds, in the same epoch.
+  await rig.attach([fixturePath('6.1', 'storm')], ['start=1', 'records=60000', 'rate=15000']);
+  const { fields } = await rig.event(({ event }) => event === 'finished');
+  expect(fields).toMatchObject({ tried: 60_000, refused: 0 });
+  expect(rig.view.relay).toMatchObject({ lost: 0, gaps: 0, overwritten: 2 });
+  expect(rig.guest.session).toBe(session);
+  expect(kernelComplaints(rig.machine.console())).toEqual([]);
+});
+
+test('the guest overwrites its whole region and reboots, again and again: it comes back by itself, with its probe', async () => {
+  await using rig = await Rig.start({ heartbeatMs: 200 });
+  await rig.attach(['signal']);
+  for (let round = 0; round < 3; round += 1) {
+    const { session } = rig.guest;
+    if (session === undefined) throw new Error('the guest has no session');
+    const { region, incarnation } = session;
+    writeFileSync(region.path, randomBytes(region.bytes), { flag: 'r+' });
+    await rig.machine.reset();
+    await rig.until(
+      () =>
+        rig.view.state === 'active' && rig.view.boot_id !== incarnation.bootId && rig.view.probes[0]?.loaded,
+      'the guest with its probe',
+      40_000,
+    );
+    await rig.machine.run(`actor --name round-${round} segv`);
+    const { probe } = await rig.event(({ fields }) => fields['comm'] === `round-${round}`);
+    expect(probe).toBe('signal');
+  }
+  expect(kernelComplaints(rig.machine.console())).toEqual([]);
 });
 
 describe('a full state directory', () => {

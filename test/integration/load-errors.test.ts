@@ -192,6 +192,8 @@ describe.each([
       expect(await forced(fixture('initfail'))).toMatchObject({
         ok: false,
         errno: 'ENODEV',
+        // It was armed for a moment.
+        points: [{ name: 'do_exit', armed: false, error: '' }],
         message: expect.stringMatching(/its init function failed, .*\(ENODEV\); see the kernel log/),
       });
     });
@@ -205,6 +207,9 @@ describe.each([
       });
       expect(result.points).toContainEqual(
         expect.objectContaining({ name: 'vesper_no_such_function', armed: false, error: 'ENOENT' }),
+      );
+      expect(result.points).toContainEqual(
+        expect.objectContaining({ name: 'do_exit', armed: false, error: '' }),
       );
     });
 

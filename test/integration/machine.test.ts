@@ -41,6 +41,20 @@ describe.each(kernelKeys)('kernel %s', (kernel) => {
     expect(readFileSync(machine.consoleLogPath, 'utf8')).toMatch(/Linux version/);
   });
 
+  test('runs commands of any length that a shell can be given, and refuses longer ones at once', async () => {
+    const machine = await boot({ kernel });
+    for (const length of [500, 600, 700, 800, 1_000, 1_024, 5_000, 20_000])
+      expect(await machine.check(`printf %s ${'x'.repeat(length)} | wc -c`)).toBe(String(length));
+    await expect(machine.run(`: ${'x'.repeat(128 << 10)}`)).rejects.toMatchObject({
+      code: 'USAGE',
+      message: expect.stringMatching(
+        /a command of 1311\d\d bytes is more than a shell can be given \(131071\)/,
+      ),
+    });
+    await machine.post(`echo ${'y'.repeat(3_000)} >/tmp/posted`);
+    expect(await machine.check('wc -c </tmp/posted')).toBe('3001');
+  });
+
   test('comes back after a reset and after a reboot, with another boot id', async () => {
     const machine = await boot({ kernel });
     const bootId = () => machine.check('cat /proc/sys/kernel/random/boot_id');

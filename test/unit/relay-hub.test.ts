@@ -8,7 +8,7 @@ import { describe, expect, onTestFinished, test, vi } from 'vitest';
 import { type HubOptions, RelayHub } from '../../host/relay/hub.ts';
 import type { RingStatistics } from '../../host/relay/loss.ts';
 import type { Relay, RelayBatch, RelayOptions } from '../../host/relay/relay.ts';
-import { regionHeader } from '../../host/wire/region.ts';
+import { regionHeader, ringBlock } from '../../host/wire/region.ts';
 import { threadMs } from '../harness/corruption-rounds.ts';
 import { critical, epoch, other, RelayFixture, rowsOf } from '../harness/relay-fixture.ts';
 
@@ -33,6 +33,21 @@ function open(hub: RelayHub, fixture: RelayFixture, options: Partial<RelayOption
 
 const asleep = (hub: RelayHub): Promise<void> =>
   vi.waitFor(() => expect(hub.awake).toBe(0), { interval: 1, timeout: 30_000 });
+
+test('a guest that overwrites the tail again and again is told of once', async () => {
+  const fixture = new RelayFixture();
+  const told: RingStatistics[] = [];
+  const { relay } = open(newHub(), fixture, { onOverwrite: (ring) => told.push(ring) });
+  relay.start();
+  const { blockOffset } = fixture.writer.ring(other).layout;
+  for (let i = 1; i <= 50; i++) {
+    fixture.writer.poke(blockOffset + ringBlock.offsets.tail, Buffer.alloc(8, i));
+    relay.look();
+    expect(fixture.writer.ring(other).tail).toBe(0);
+  }
+  expect(told).toMatchObject([{ cpu: 0, critical: false, overwritten: 1 }]);
+  expect(relay.statistics()).toMatchObject({ overwritten: 50, quarantined: 0 });
+});
 
 describe('delivery', () => {
   test('what was there at the start is delivered before start() returns, and freed', () => {

@@ -171,6 +171,61 @@ describe('reading', () => {
   });
 });
 
+describe('the tail, which only the reader writes', () => {
+  const overwrite = ({ writer }: RelayFixture, tail: bigint) => {
+    const raw = Buffer.alloc(8);
+    raw.writeBigUInt64LE(tail);
+    writer.poke(writer.ring(other).layout.blockOffset + ringBlock.offsets.tail, raw);
+  };
+
+  test.each([
+    ['zero', 0n],
+    ['unaligned', 65n],
+    ['beyond all that was written', 1n << 40n],
+    ['the largest number', (1n << 64n) - 1n],
+  ])('overwritten with %s while nothing flows: written anew, and counted', (_, tail) => {
+    const fixture = new RelayFixture();
+    const ring = fixture.writer.ring(other);
+    ring.write();
+    const region = fixture.openRegion();
+    drained(region);
+    region.release();
+    overwrite(fixture, tail);
+    region.reclaim();
+    region.reclaim();
+    expect(ring.tail).toBe(64);
+    expect(statisticsOf(region, smallLayout)[other]).toMatchObject({ overwritten: 1, fault: 'none' });
+    expect(statisticsOf(region, smallLayout)[critical]?.overwritten).toBe(0);
+    // The writer has all of its space.
+    for (let i = 0; i < 64; i++) ring.write();
+    expect(ring.lost).toBe(0);
+  });
+
+  test('overwritten while records flow: counted when it is written next', () => {
+    const fixture = new RelayFixture();
+    const region = fixture.openRegion();
+    for (let i = 1; i <= 3; i++) {
+      fixture.writer.ring(other).write();
+      drained(region);
+      overwrite(fixture, 8n);
+      region.release();
+      expect(fixture.writer.ring(other).tail).toBe(64 * i);
+    }
+    expect(statisticsOf(region, smallLayout)[other]?.overwritten).toBe(3);
+  });
+
+  test('in a ring that was given up it stays as it is', () => {
+    const fixture = new RelayFixture();
+    const { writer } = fixture;
+    writer.poke(writer.ring(other).layout.blockOffset + ringBlock.offsets.head, Buffer.alloc(8, 7));
+    const region = fixture.openRegion();
+    drained(region);
+    overwrite(fixture, 8n);
+    region.reclaim();
+    expect(writer.ring(other).tail).toBe(8);
+  });
+});
+
 describe('loss', () => {
   test('what the guest counts as lost shows as gaps too', () => {
     const { writer, openRegion } = bound(new RelayFixture());

@@ -17,6 +17,7 @@ import {
   regionOf,
   removeRegion,
   removeRegionFiles,
+  reserveFor,
   restampRegionFile,
   serverOf,
 } from '../region-file.ts';
@@ -36,6 +37,7 @@ import type { Site } from './site.ts';
 /** Stable: by these a service that was restarted recognises what its predecessor plugged. */
 const chardevId = 'vesper-region';
 const deviceId = 'vesper-ivshmem';
+const devicePath = `/machine/peripheral/${deviceId}`;
 
 /** The host's number among the peers of the region; the guest has 0. */
 const hostPeer = 1;
@@ -154,7 +156,7 @@ export class RegionDevice {
     if (socketPath === undefined) return undefined;
     const path = regionOf(socketPath);
     this.#file = path;
-    if (!all.some(({ path }) => path === `/machine/peripheral/${deviceId}`)) return undefined;
+    if (!all.some(({ path }) => path === devicePath)) return undefined;
     const region = (await readRegionFile(path)) ?? (await restampRegionFile(path));
     return region && { ...region, doorbell: doorbellAt(doorbellOf(path)) };
   }
@@ -162,7 +164,7 @@ export class RegionDevice {
   /** Takes away the device and its memory, or what there is of them. */
   async #clear(): Promise<void> {
     const { qmp, unplugLimitMs } = this.#site;
-    if ((await devices(qmp)).some(({ path }) => path === `/machine/peripheral/${deviceId}`)) {
+    if ((await devices(qmp)).some(({ path }) => path === devicePath)) {
       const hint =
         'the guest has to run and to take part (ACPI or PCIe hot-plug in its kernel); it goes with the next reset of the guest';
       await unplug(qmp, deviceId, unplugLimitMs, hint);
@@ -182,15 +184,16 @@ export class RegionDevice {
     const free = (await Promise.all(ports.map((port) => this.#freePort(port)))).filter(
       (port) => port !== undefined,
     );
-    const roomy = free.find(({ reserved }) => reserved >= bytes);
-    const port = bytes > reservedBytes ? (roomy ?? free[0]) : free[0];
+    const roomy = free.find(({ reserved }) => reserved >= reserveFor(bytes));
+    const most = free.toSorted((a, b) => b.reserved - a.reserved)[0];
+    const port = bytes > reservedBytes ? (roomy ?? most) : free[0];
     if (port === undefined) {
       const message = `${name}: a region needs a free PCI Express root port and the machine has ${ports.length === 0 ? 'none' : `only taken ones (${ports.length})`}: ${rootPortAdvice}`;
       throw new VesperError('PROVIDER', message, { data: { guest: name, rootPorts: ports.length } });
     }
     if (bytes > reservedBytes && port !== roomy) {
       log.warn(
-        `${name}: a region of ${bytes} bytes behind ${port.bus} is plugged without an error, but a guest can seldom place more than ${reservedBytes}: give the root port pref64-reserve=${bytes}, or use a smaller region`,
+        `${name}: a region of ${bytes} bytes behind ${port.bus} is plugged without an error, but a guest can seldom place more than ${reservedBytes}: give the root port pref64-reserve=${reserveFor(bytes)}, or use a smaller region`,
       );
     }
     return port.bus;
