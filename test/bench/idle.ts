@@ -22,9 +22,9 @@ const windowMs = 20_000;
 const windows = 3;
 const guestCount = 3;
 const patienceMs = 60_000;
-/** The beat; a tenth for the one guest that is asked every ten beats, a tenth for V8 and for what a window's edges cut. */
+/** The beat; one guest is asked every ten beats, and that leaves a tenth for V8, late guests and what the edges of a window cut. */
 const mostWakeupsPerSecond = 1.2;
-/** By then V8 has given back what start and pushes took, and the rate of the guests' clocks is known: they are asked until then. */
+/** By then the rate of the guests' clocks is known: until then they are asked every second. */
 const settledMs = 45_000;
 
 /** A field of /proc/PID/status: a number of kB or of switches. */
