@@ -16,7 +16,8 @@ export interface ServiceConfig {
   readonly heartbeatMs: number;
 }
 
-export const defaultRegionBytes = 1 << 20;
+/** The most that a guest can place behind a PCI Express root port of which nothing is said. */
+export const defaultRegionBytes = 2 << 20;
 export const defaultHeartbeatMs = 1_000;
 
 export const apiSocketPath = (runDirectory: string): string => join(runDirectory, 'vesper.sock');
