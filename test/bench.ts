@@ -1,32 +1,36 @@
 // SPDX-License-Identifier: Apache-2.0
 
 /**
- * `node test/bench.ts [NAME...]`: runs each test/bench/*.ts, or those named, one after the other, and writes docs/performance.md
- * from the lines of JSON they print. With names it prints the tables and leaves the file alone. Fails where a bench failed or a goal
- * was missed.
+ * `node test/bench.ts [--output FILE] [NAME...]`: runs each test/bench/*.ts, or those named, one after the other, and writes
+ * docs/performance.md from the lines of JSON they print. With names it prints the tables and writes FILE only. A bench that
+ * fails or takes too long says so in its table, and the others run all the same. Exit status 1 where one failed or a goal was
+ * missed.
  */
 
 import { execFileSync, spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { readdirSync, readFileSync, writeFileSync } from 'node:fs';
-import { cpus, loadavg, release, totalmem } from 'node:os';
+import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { cpus, loadavg, release, tmpdir, totalmem } from 'node:os';
 import { basename, join } from 'node:path';
 import { createInterface } from 'node:readline';
+import { parseArgs } from 'node:util';
 import { Machine } from '../host/demo/machine.ts';
+import { failureOf, figureOf } from './harness/bench-output.ts';
 import type { Figure } from './harness/figure.ts';
+import {
+  type Facts,
+  type Outcome,
+  performancePage,
+  section,
+  shortcomings,
+} from './harness/performance-page.ts';
 import { repository } from './harness/rig.ts';
 
 const folder = join(repository, 'test/bench');
-const timeLimitMs = 20 * 60_000;
-
-interface Outcome {
-  readonly name: string;
-  /** What the bench says of itself: its first comment. */
-  readonly about: string;
-  readonly figures: readonly Figure[];
-  /** Why there is not all there should be; undefined: it ran to its end. */
-  readonly failure: string | undefined;
-}
+/** Of one bench: several times what the longest takes. */
+const benchLimitMs = 6 * 60_000;
+/** Of all; what has not begun by then is not begun. Half of it is used where no other work disturbs. */
+const allLimitMs = 15 * 60_000;
 
 /** The doc comment at the head of a bench. */
 function aboutOf(path: string): string {
@@ -37,20 +41,32 @@ function aboutOf(path: string): string {
     .trim();
 }
 
-function figureOf(line: string): Figure | undefined {
-  if (!line.startsWith('{')) return undefined;
-  const parsed = JSON.parse(line) as Partial<Figure>;
-  const { name, value, unit, goal = null, pass } = parsed;
-  if (name === undefined || typeof value !== 'number' || unit === undefined || pass === undefined)
-    throw new Error(`no figure: ${line}`);
-  return { name, value, unit, goal, pass };
-}
-
-async function run(name: string): Promise<Outcome> {
+async function run(name: string, limitMs: number): Promise<Outcome> {
   const path = join(folder, `${name}.ts`);
+  const about = aboutOf(path);
   process.stdout.write(`${name}\n`);
-  const child = spawn(process.execPath, [path], { stdio: ['ignore', 'pipe', 'pipe'] });
-  const timer = setTimeout(() => child.kill('SIGKILL'), timeLimitMs);
+  if (limitMs <= 0)
+    return { name, about, figures: [], failure: 'not begun: the time for all benches was over', seconds: 0 };
+  const started = performance.now();
+  // Short: the sockets in it have long names, and their paths may have 107 bytes.
+  const scratch = mkdtempSync(join(tmpdir(), 'vesper-b-'));
+  const child = spawn(process.execPath, [path], {
+    stdio: ['ignore', 'pipe', 'pipe'],
+    env: { ...process.env, TMPDIR: scratch },
+    // A group of its own, so that what it started ends with it.
+    detached: true,
+  });
+  const group = child.pid;
+  let late = false;
+  const stop = () => {
+    if (group !== undefined) killGroup(group);
+    rmSync(scratch, { recursive: true, force: true });
+  };
+  const timer = setTimeout(() => {
+    late = true;
+    stop();
+  }, limitMs);
+  process.once('exit', stop);
   const figures: Figure[] = [];
   let broken: string | undefined;
   createInterface({ input: child.stdout }).on('line', (line) => {
@@ -69,97 +85,108 @@ async function run(name: string): Promise<Outcome> {
   });
   const [code, signal] = (await once(child, 'close')) as [number | null, NodeJS.Signals | null];
   clearTimeout(timer);
+  process.off('exit', stop);
+  stop();
   return {
     name,
-    about: aboutOf(path),
+    about,
     figures,
-    failure: broken ?? failureOf(code, signal, figures, complaint),
+    failure: late
+      ? `took longer than ${Math.round(limitMs / 1e3)} s`
+      : (broken ?? failureOf(code, signal, figures, complaint)),
+    seconds: (performance.now() - started) / 1e3,
   };
 }
 
-/** A missed goal is a bench that worked: it ends with 1 too, but without an exception. */
-function failureOf(
-  code: number | null,
-  signal: NodeJS.Signals | null,
-  figures: readonly Figure[],
-  complaint: string,
-): string | undefined {
-  if (signal !== null) return `ended by ${signal}`;
-  if (figures.length === 0) return code === 0 ? 'printed no figure' : reasonIn(complaint);
-  const thrown = /^Node\.js v/m.test(complaint);
-  if (code !== 0 && (thrown || figures.every(({ pass }) => pass))) return reasonIn(complaint);
-  return undefined;
+/** Ends every process of a group, and removes what its bench and its guests had in shared memory: they no longer can. */
+function killGroup(group: number): void {
+  const guests = guestsOf(group);
+  try {
+    process.kill(-group, 'SIGKILL');
+  } catch (thrown) {
+    // Nobody is left: a bench that came to its end cleaned up itself.
+    if ((thrown as NodeJS.ErrnoException).code !== 'ESRCH') throw thrown;
+  }
+  const left = [`vesper-bench-${group}-`, ...guests.map((guest) => `vesper-${guest}-`)];
+  for (const file of readdirSync('/dev/shm'))
+    if (left.some((prefix) => file.startsWith(prefix)))
+      rmSync(join('/dev/shm', file), { recursive: true, force: true });
 }
 
-const reasonIn = (complaint: string): string =>
-  complaint.split('\n').find((line) => /^\w*Error\b/.test(line)) ?? 'it ended with an error';
-
-/** Goals are given without their direction; it follows from value and verdict. */
-function goalText({ value, unit, goal, pass }: Figure): string {
-  if (goal === null) return '';
-  return `${value <= goal === pass ? '≤' : '≥'} ${goal} ${unit}`;
-}
-
-function section({ name, about, figures, failure }: Outcome): string {
-  const rows = figures.map((figure) => {
-    const met = figure.goal === null ? '' : figure.pass ? 'yes' : '**no**';
-    return `| ${figure.name} | ${figure.value} ${figure.unit} | ${goalText(figure)} | ${met} |`;
+/** The names that the QEMU processes of a group gave their guests. */
+function guestsOf(group: number): readonly string[] {
+  const pids = readdirSync('/proc').filter((name) => /^\d+$/.test(name));
+  return pids.flatMap((pid) => {
+    try {
+      const stat = readFileSync(`/proc/${pid}/stat`, 'latin1');
+      if (Number(stat.slice(stat.lastIndexOf(')') + 2).split(' ')[2]) !== group) return [];
+      return /\0guest=([^\0,]+)/.exec(readFileSync(`/proc/${pid}/cmdline`, 'utf8'))?.[1] ?? [];
+    } catch {
+      return []; // it ended meanwhile
+    }
   });
-  if (failure !== undefined)
-    rows.push(`| ${name} | **failed**: ${failure.replaceAll('|', '/')} | | **no** |`);
-  return [
-    `## ${name}`,
-    about,
-    ['| name | measured | goal | met |', '|---|---|---|---|', ...rows].join('\n'),
-  ].join('\n\n');
 }
 
 /** What the guests of the benches are like, asked of one. */
 async function guestText(): Promise<string> {
   await using machine = await Machine.boot({ frontend: false });
-  return `${machine.accelerator === 'kvm' ? 'KVM' : 'TCG'}; guest kernel ${await machine.check('uname -r')}`;
+  return `${machine.accelerator === 'kvm' ? 'KVM' : 'TCG'}; guest kernel ${await machine.check('uname -r')} where no other is named`;
 }
 
-function machineText(guest: string, load: string): string {
-  const qemu = execFileSync('qemu-system-x86_64', ['--version'], { encoding: 'utf8' }).split('\n')[0] ?? '';
-  const commit = execFileSync('git', ['describe', '--always', '--dirty'], {
-    cwd: repository,
-    encoding: 'utf8',
-  });
+function textOf(program: string, ...args: readonly string[]): string {
+  return execFileSync(program, args, { cwd: repository, encoding: 'utf8' }).split('\n')[0]?.trim() ?? '';
+}
+
+function factsOf(guest: string, load: string, seconds: number): Facts {
+  const qemu = textOf('qemu-system-x86_64', '--version').replace('QEMU emulator version ', '');
+  const processor = cpus()[0]?.model.trim() ?? 'unknown processor';
   return [
-    '| | |',
-    '|---|---|',
-    `| date | ${new Date().toISOString().slice(0, 16).replace('T', ' ')} UTC, commit ${commit.trim()} |`,
-    `| host | ${cpus()[0]?.model.trim()}, ${cpus().length} cores, ${Math.round(totalmem() / 2 ** 30)} GiB, kernel ${release()} |`,
-    `| QEMU | ${qemu.replace('QEMU emulator version ', '')}, ${guest} |`,
-    `| Node | ${process.version} |`,
-    `| load | ${load} (one minute's average before the first bench) |`,
-  ].join('\n');
+    [
+      'date',
+      `${new Date().toISOString().slice(0, 16).replace('T', ' ')} UTC, commit ${textOf('git', 'describe', '--always', '--dirty')}`,
+    ],
+    [
+      'host',
+      `${processor}, ${cpus().length} cores, ${Math.round(totalmem() / 2 ** 30)} GiB, kernel ${release()}`,
+    ],
+    ['QEMU', `${qemu}, ${guest}`],
+    ['Node', process.version],
+    [
+      'load',
+      `${load} (one minute's average before the first bench); the whole run took ${seconds.toFixed(0)} s`,
+    ],
+  ];
 }
 
-const method = `Written by \`make bench\`. Each bench is a file of [test/bench](../test/bench) that boots its own guests and measures
-what it compares side by side in one run; figures are medians of many rounds unless their name says otherwise. Both ends are
-real: a stock Debian kernel, the service or the classes it is made of, and the time of a record is the guest's, brought to the
-host's clock with the error the table states. Under TCG the guest's code runs many times slower than on hardware, and guest and
-host share the cores: ratios carry over to other machines, milliseconds do not. A figure without a goal explains another one.`;
+const { values, positionals } = parseArgs({
+  options: { output: { type: 'string' } },
+  allowPositionals: true,
+});
+const output =
+  values.output ?? (positionals.length > 0 ? undefined : join(repository, 'docs/performance.md'));
+const known = readdirSync(folder).map((file) => basename(file, '.ts'));
+const strange = positionals.filter((name) => !known.includes(name));
+if (strange.length > 0) {
+  process.stderr.write(`no bench is called ${strange.join(', ')}: there are ${known.sort().join(', ')}\n`);
+  process.exit(2);
+}
+// A signal ends this process by way of `exit`, which ends the bench that runs.
+for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) process.once(signal, () => process.exit(1));
 
-const named = process.argv.slice(2);
-const names = named.length > 0 ? named : readdirSync(folder).map((file) => basename(file, '.ts'));
+const names = positionals.length > 0 ? positionals : known;
 const load = loadavg()[0]?.toFixed(2) ?? '';
+const started = performance.now();
 const outcomes: Outcome[] = [];
-for (const name of names.sort()) outcomes.push(await run(name));
-const tables = outcomes.map(section).join('\n\n');
-if (named.length > 0) {
-  process.stdout.write(`\n${tables}\n`);
-} else {
-  const guest = await guestText().catch((thrown: unknown) => `no guest booted: ${thrown}`);
-  const text = ['# Performance', method, machineText(guest, load), tables].join('\n\n');
-  writeFileSync(join(repository, 'docs/performance.md'), `${text}\n`);
-  process.stdout.write('\nwritten: docs/performance.md\n');
+for (const name of names.sort()) {
+  const left = allLimitMs - (performance.now() - started);
+  outcomes.push(await run(name, Math.min(benchLimitMs, left)));
 }
-const bad = outcomes.flatMap(({ name, figures, failure }) => [
-  ...figures.filter(({ pass }) => !pass).map((figure) => `missed: ${figure.name}`),
-  ...(failure === undefined ? [] : [`failed: ${name}: ${failure}`]),
-]);
-for (const line of bad) process.stdout.write(`${line}\n`);
-process.exitCode = bad.length === 0 ? 0 : 1;
+const seconds = (performance.now() - started) / 1e3;
+if (positionals.length > 0) process.stdout.write(`\n${outcomes.map(section).join('\n\n')}\n`);
+if (output !== undefined) {
+  const guest = await guestText().catch((thrown: unknown) => `no guest booted: ${thrown}`);
+  writeFileSync(output, performancePage(factsOf(guest, load, seconds), outcomes));
+  process.stdout.write(`\nwritten: ${output}\n`);
+}
+for (const line of shortcomings(outcomes)) process.stdout.write(`${line}\n`);
+process.exitCode = shortcomings(outcomes).length === 0 ? 0 : 1;

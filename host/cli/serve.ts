@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
 import { join } from 'node:path';
-import { Command, Option } from 'commander';
+import { Command, InvalidArgumentError, Option } from 'commander';
 import { ApiServer } from '../api/server.ts';
 import { VesperError } from '../error.ts';
 import { createLog } from '../log.ts';
@@ -17,7 +17,18 @@ interface Options {
   readonly qemu: readonly string[];
   readonly qemuDir: readonly string[];
   readonly catalogue: readonly string[];
+  readonly regionMib: number;
   readonly runDir?: string;
+}
+
+const MiB = 1 << 20;
+const largestRegionMib = 1024;
+
+function parseRegionMib(text: string): number {
+  const mib = Number(text);
+  if (!Number.isInteger(Math.log2(mib)) || mib < 1 || mib > largestRegionMib)
+    throw new InvalidArgumentError(`a power of two from 1 to ${largestRegionMib} is needed.`);
+  return mib;
 }
 
 export function serveCommand(): Command {
@@ -36,6 +47,12 @@ export function serveCommand(): Command {
       [],
     )
     .option('--catalogue <dir>', 'a directory with probe images (may be repeated)', collect, [])
+    .option(
+      '--region-mib <n>',
+      'size of a region that is plugged into a guest, in MiB: a power of two',
+      parseRegionMib,
+      defaultRegionBytes / MiB,
+    )
     .addHelpText('after', example('vesper serve --qemu web1=/run/web1.qmp'))
     .action(async (_options: Options, command: Command) => {
       const options = command.optsWithGlobals<Options>();
@@ -63,7 +80,7 @@ export function serveCommand(): Command {
           runDirectory,
           stateDirectory: options.stateDir,
           catalogueRoots: options.catalogue.length > 0 ? options.catalogue : builtCatalogueRoots(),
-          regionBytes: defaultRegionBytes,
+          regionBytes: options.regionMib * MiB,
           heartbeatMs: defaultHeartbeatMs,
         },
       });

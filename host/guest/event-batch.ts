@@ -2,12 +2,13 @@
 
 /**
  * Decoded events of one guest as the bus hands them round: columns and a payload arena, read by row. One object per session is
- * bound to each batch the relay reads, so nothing is made per event; `snapshot()` is for who wants to keep a batch.
+ * bound to each batch the relay reads, so nothing is made per event; `keepIn()` is for who wants to keep a batch.
  */
 
 import type { EventDeclaration } from '../probe/declaration.ts';
 import { emptyBatch, type RelayBatch } from '../relay/batch.ts';
 import { compileDecoder, type EventDecoder } from '../relay/decoder.ts';
+import type { KeptRows, RowRing } from '../relay/row-ring.ts';
 import { regionConstants } from '../wire/region.ts';
 import { type Alignment, type ClockAlignment, unaligned } from './clock.ts';
 import type { VesperEvent } from './event.ts';
@@ -20,6 +21,15 @@ const frontendSlot = regionConstants.FRONTEND_SLOT.value;
 const frontendDecoders: ReadonlyMap<number, EventDecoder> = new Map(
   frontendEvents.map((event) => [event.id, compileDecoder(event)]),
 );
+
+/** What is needed, beside the rows in their ring, to show a batch again. */
+export interface KeptBatch {
+  readonly owner: EventBatch;
+  readonly rows: KeptRows;
+  readonly slots: readonly (SlotEntry | undefined)[];
+  readonly alignment: Alignment;
+  readonly receivedNs: number;
+}
 
 export class EventBatch {
   readonly incarnation: Incarnation;
@@ -68,11 +78,6 @@ export class EventBatch {
   /** Slot, event, cpu, ring, guest time and sequence number of the rows, and their payload. */
   get columns(): RelayBatch {
     return this.#columns;
-  }
-
-  /** What this batch holds in memory, in bytes. */
-  get byteLength(): number {
-    return this.#columns.byteLength;
   }
 
   probeName(row: number): string {
@@ -132,13 +137,24 @@ export class EventBatch {
     };
   }
 
-  /** A copy that stays as it is. */
-  snapshot(): EventBatch {
-    const copy = new EventBatch(this.incarnation, this.#table, this.#clock, this.#columns.snapshot());
-    copy.#slots = this.#slots;
-    copy.#alignment = this.#alignment;
-    copy.#receivedNs = this.#receivedNs;
-    return copy;
+  /** Copies the rows into `ring`; `restored` shows them again as they are now. */
+  keepIn(ring: RowRing): KeptBatch {
+    return {
+      owner: this,
+      rows: ring.append(this.#columns),
+      slots: this.#slots,
+      alignment: this.#alignment,
+      receivedNs: this.#receivedNs,
+    };
+  }
+
+  /** A batch that was kept. Throws where its rows were overwritten; valid until others are kept. */
+  static restored({ owner, rows, slots, alignment, receivedNs }: KeptBatch, ring: RowRing): EventBatch {
+    const batch = new EventBatch(owner.incarnation, owner.#table, owner.#clock, ring.read(rows));
+    batch.#slots = slots;
+    batch.#alignment = alignment;
+    batch.#receivedNs = receivedNs;
+    return batch;
   }
 
   #hostNs(row: number): number {

@@ -13,7 +13,7 @@ export interface PayloadRows {
   readonly payloadBytes: Uint32Array;
 }
 
-/** Rows 0 … count-1 are valid, until the handler that got the batch returns; `snapshot()` is for who wants to keep it. */
+/** Rows 0 … count-1 are valid, until the handler that got the batch returns; a RowRing is for who wants to keep them. */
 export class RelayBatch implements PayloadRows, NativeBatch {
   readonly slot: Uint16Array;
   readonly event: Uint16Array;
@@ -53,53 +53,7 @@ export class RelayBatch implements PayloadRows, NativeBatch {
     const from = this.payloadOffset[row] ?? 0;
     return this.arena.subarray(from, from + (this.payloadBytes[row] ?? 0));
   }
-
-  /** Bytes of memory its columns and arena take. */
-  get byteLength(): number {
-    return this.arena.byteLength + this.slot.length * bytesPerRow;
-  }
-
-  /** A copy of the valid rows, in one allocation. */
-  snapshot(): RelayBatch {
-    const { count } = this;
-    let arenaBytes = 0;
-    for (let row = 0; row < count; row++) arenaBytes += upTo8(this.payloadBytes[row] as number);
-    const buffer = new ArrayBuffer(count * bytesPerRow + arenaBytes);
-    let at = 0;
-    const column = <T extends Float64Array | Uint32Array | Uint16Array>(
-      make: new (buffer: ArrayBuffer, offset: number, length: number) => T,
-      from: T,
-    ): T => {
-      const copy = new make(buffer, at, count);
-      copy.set(from.subarray(0, count));
-      at += copy.byteLength;
-      return copy;
-    };
-    const timeNs = column(Float64Array, this.timeNs);
-    const sequence = column(Float64Array, this.sequence);
-    const arena = new Uint8Array(buffer, at, arenaBytes);
-    at += arenaBytes;
-    const payloadOffset = column(Uint32Array, this.payloadOffset);
-    const payloadBytes = column(Uint32Array, this.payloadBytes);
-    const slot = column(Uint16Array, this.slot);
-    const event = column(Uint16Array, this.event);
-    const cpu = column(Uint16Array, this.cpu);
-    const ring = column(Uint16Array, this.ring);
-    let end = 0;
-    for (let row = 0; row < count; row++) {
-      arena.set(this.payload(row), end);
-      payloadOffset[row] = end;
-      end += upTo8(payloadBytes[row] as number);
-    }
-    return new RelayBatch(
-      { slot, event, cpu, ring, timeNs, sequence, payloadOffset, payloadBytes, arena },
-      count,
-    );
-  }
 }
-
-const bytesPerRow = 2 * 8 + 2 * 4 + 4 * 2;
-const upTo8 = (bytes: number): number => (bytes + 7) & ~7;
 
 const nothing = {
   slot: new Uint16Array(0),

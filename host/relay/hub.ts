@@ -58,7 +58,7 @@ export class RelayHub implements RelayFactory {
   /** Throws HOST where the native reader is not built. */
   constructor(options: HubOptions = {}) {
     this.addon = loadRelayAddon();
-    this.batchRecords = options.batchRecords ?? 4096;
+    this.batchRecords = options.batchRecords ?? 1024;
     this.#arenaBytes = options.arenaBytes ?? 512 * 1024;
     this.#sliceMs = options.sliceMs ?? 2;
     this.#watcher = new this.addon.Watcher((ids) => this.#announced(ids), options);

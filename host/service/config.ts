@@ -17,7 +17,8 @@ export interface ServiceConfig {
   readonly heartbeatMs: number;
 }
 
-export const defaultRegionBytes = 1 << 20;
+/** The most that a guest can place behind a PCI Express root port of which nothing is said. */
+export const defaultRegionBytes = 2 << 20;
 /** As often as the guest writes one: at each beat there is a new one to be seen. */
 export const defaultHeartbeatMs = heartbeatMs;
 

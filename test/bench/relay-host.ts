@@ -2,7 +2,7 @@
 
 /**
  * What the host's half of the relay can do, without a guest: records are prepared in a region file, and only their reading is
- * timed. Prints a line of JSON for each figure: {name, value, unit, goal, pass}.
+ * timed.
  */
 
 import { spawn } from 'node:child_process';
@@ -18,18 +18,11 @@ import { type RegionLayout, regionLayout, splitRegion } from '../../host/relay/l
 import { loadRelayAddon } from '../../host/relay/native.ts';
 import { recordHeader, ringBlock } from '../../host/wire/region.ts';
 import { encode } from '../../host/wire/struct.ts';
+import { atLeast, atMost, report } from '../harness/figure.ts';
 import { RegionWriter } from '../harness/region-writer.ts';
 
 const epoch = 0x5eed_0001n;
 const MiB = 1 << 20;
-
-function report(name: string, value: number, unit: string, goal: number, better: 'more' | 'less'): void {
-  const pass = better === 'more' ? value >= goal : value <= goal;
-  process.stdout.write(
-    `${JSON.stringify({ name, value: Number(value.toPrecision(4)), unit, goal, pass })}\n`,
-  );
-  if (!pass) process.exitCode = 1;
-}
 
 const median = (values: readonly number[]): number =>
   [...values].sort((a, b) => a - b)[values.length >> 1] ?? Number.NaN;
@@ -245,12 +238,12 @@ function stream(path: string): void {
 if (process.argv[2] === 'stream') {
   stream(process.argv[3] ?? '');
 } else {
-  const folder = mkdtempSync('/dev/shm/vesper-bench-');
+  const folder = mkdtempSync(`/dev/shm/vesper-bench-${process.pid}-`);
   try {
-    report('relay_columns_1mib', columnsPerSecond(folder, MiB) / 1e6, 'M records/s', 5, 'more');
-    report('relay_columns_64mib', columnsPerSecond(folder, 64 * MiB) / 1e6, 'M records/s', 5, 'more');
-    report('relay_fan_out', eventsPerSecond(folder) / 1e3, 'k events/s', 500, 'more');
-    report('relay_streaming_latency_median', await streamingLatencyMs(folder), 'ms', 0.5, 'less');
+    report('relay_columns_1mib', columnsPerSecond(folder, MiB) / 1e6, 'M records/s', atLeast(5));
+    report('relay_columns_64mib', columnsPerSecond(folder, 64 * MiB) / 1e6, 'M records/s', atLeast(5));
+    report('relay_fan_out', eventsPerSecond(folder) / 1e3, 'k events/s', atLeast(500));
+    report('relay_streaming_latency_median', await streamingLatencyMs(folder), 'ms', atMost(0.5));
   } finally {
     rmSync(folder, { recursive: true, force: true });
   }

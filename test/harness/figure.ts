@@ -8,6 +8,8 @@ export interface Figure {
   readonly unit: string;
   /** Null: no goal, the figure explains another one. */
   readonly goal: number | null;
+  /** Which way the goal is met; null without one. */
+  readonly better: Goal['better'] | null;
   readonly pass: boolean;
 }
 
@@ -19,7 +21,14 @@ export interface Goal {
 /** Prints a figure; a missed goal makes the bench fail at its end. */
 export function report(name: string, value: number, unit: string, goal?: Goal): void {
   const pass = goal === undefined || (goal.better === 'more' ? value >= goal.goal : value <= goal.goal);
-  const figure: Figure = { name, value: Number(value.toPrecision(4)), unit, goal: goal?.goal ?? null, pass };
+  const figure: Figure = {
+    name,
+    value: Number(value.toPrecision(4)),
+    unit,
+    goal: goal?.goal ?? null,
+    better: goal?.better ?? null,
+    pass,
+  };
   process.stdout.write(`${JSON.stringify(figure)}\n`);
   if (!pass) process.exitCode = 1;
 }

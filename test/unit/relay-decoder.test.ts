@@ -8,7 +8,7 @@ import type {
   FieldType,
   ValueSet,
 } from '../../host/probe/declaration.ts';
-import { emptyBatch, type PayloadRows, RelayBatch } from '../../host/relay/batch.ts';
+import type { PayloadRows } from '../../host/relay/batch.ts';
 import { compileDecoder, type FieldValue } from '../../host/relay/decoder.ts';
 import { textOf } from '../../host/wire/struct.ts';
 
@@ -217,43 +217,5 @@ describe('declarations out of a third party’s file', () => {
     const decoder = compileDecoder(event(8, field('x', 'u32', 0, 4)));
     expect(decoder.fits(rows(new Uint8Array(8)), 0)).toBe(true);
     expect(decoder.fits(rows(new Uint8Array(16)), 0)).toBe(false);
-  });
-});
-
-describe('snapshot of a batch', () => {
-  test('keeps the rows when the batch is used again', () => {
-    fc.assert(
-      fc.property(fc.array(fc.uint8Array({ maxLength: 40 }), { maxLength: 20 }), (payloads) => {
-        const arena = new Uint8Array(4096);
-        const n = payloads.length;
-        const columns = {
-          slot: Uint16Array.from(payloads, (_, i) => i),
-          event: new Uint16Array(n + 3),
-          cpu: new Uint16Array(n + 3),
-          ring: new Uint16Array(n + 3),
-          timeNs: Float64Array.from(payloads, (_, i) => i * 1e9),
-          sequence: Float64Array.from(payloads, (_, i) => i),
-          payloadOffset: Uint32Array.from(payloads, (_, i) => i * 96 + 32),
-          payloadBytes: Uint32Array.from(payloads, (payload) => payload.length),
-          arena,
-        };
-        payloads.forEach((payload, i) => {
-          arena.set(payload, i * 96 + 32);
-        });
-        const copy = new RelayBatch(columns, n).snapshot();
-        arena.fill(0xff);
-        columns.timeNs.fill(-1);
-        expect(copy.count).toBe(n);
-        payloads.forEach((payload, i) => {
-          expect(copy.payload(i)).toEqual(payload);
-          expect([copy.slot[i], copy.timeNs[i], copy.sequence[i]]).toEqual([i, i * 1e9, i]);
-          expect((copy.payloadOffset[i] as number) % 8).toBe(0);
-        });
-      }),
-    );
-  });
-
-  test('of nothing', () => {
-    expect(emptyBatch.snapshot()).toMatchObject({ count: 0, byteLength: 0 });
   });
 });
