@@ -5,6 +5,7 @@ import { ClockAlignment } from '../../host/guest/clock.ts';
 import { EventBatch } from '../../host/guest/event-batch.ts';
 import { ProbeTable } from '../../host/guest/probe-table.ts';
 import { wallMsOf } from '../../host/guest/wall-clock.ts';
+import { RowRing } from '../../host/relay/row-ring.ts';
 import { newBatch } from '../harness/relay-fixture.ts';
 
 const second = 1e9;
@@ -37,7 +38,8 @@ test('a record that was long in the ring has the host time of its own moment, an
     columns.timeNs[row] = ns - offsetAt(ns);
   });
   const batch = new EventBatch(incarnation, new ProbeTable(), clock).bind(columns);
-  const kept = batch.snapshot();
+  const ring = new RowRing(1 << 16);
+  const kept = EventBatch.restored(batch.keepIn(ring), ring);
   for (const [row, ns] of hostNs.entries()) {
     const errorUs = batch.hostTimeErrorUs(row) ?? 0;
     expect(Math.abs(batch.hostTimeMs(row) - wallMsOf(ns)) * 1e3).toBeLessThan(errorUs);
