@@ -109,6 +109,7 @@ check: check-types check-lint check-format check-generated check-kernel ## types
 
 check-types: node_modules/.package-lock.json
 	$(TSC) --noEmit
+	$(TSC) -p test
 
 check-lint: node_modules/.package-lock.json
 	$(BIOME) check --error-on-warnings

@@ -124,11 +124,14 @@ describe('whatever the delays and the rate, the true offset lies within the boun
 
   /** The truth: host time less guest time, at a host time; what it was before the last step does not matter any more. */
   class Truth {
-    constructor(
-      readonly rate: number,
-      readonly offset: number,
-      readonly sinceNs: number,
-    ) {}
+    readonly rate: number;
+    readonly offset: number;
+    readonly sinceNs: number;
+    constructor(rate: number, offset: number, sinceNs: number) {
+      this.rate = rate;
+      this.offset = offset;
+      this.sinceNs = sinceNs;
+    }
     at(hostNs: number): number {
       return this.offset + (hostNs - this.sinceNs) * this.rate;
     }

@@ -79,7 +79,7 @@ describe('a module', () => {
 describe('built modules', () => {
   it.each(builtModules())('%s reads as modinfo and nm read it', (path) => {
     const info = readModuleInfo(new ElfFile(readFileSync(path), path));
-    const env = { ...process.env, PATH: `${process.env.PATH}:/usr/sbin:/sbin` };
+    const env = { ...process.env, PATH: `${process.env['PATH']}:/usr/sbin:/sbin` };
     const field = (name: string) =>
       execFileSync('modinfo', ['-F', name, path], { encoding: 'utf8', env }).trim();
     expect(info.license).toBe(field('license'));
