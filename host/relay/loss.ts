@@ -30,6 +30,8 @@ export interface RingStatistics {
   readonly guestLost: number;
   /** Published by the guest and not yet taken. */
   readonly pendingBytes: number;
+  /** What the ring holds at most. */
+  readonly dataBytes: number;
 }
 
 export interface LossReport {
@@ -69,6 +71,7 @@ export function namedStatistics(raw: Float64Array, rings: readonly RingLayout[])
       guestAttempts: at('guestAttempts'),
       guestLost: at('guestLost'),
       pendingBytes: at('pendingBytes'),
+      dataBytes: ring.dataBytes,
     };
   });
 }
