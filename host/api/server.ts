@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-/** The API over a unix socket: HTTP with JSON, events as NDJSON. Who may open the socket may use it. */
+/** The API over a unix socket: HTTP with JSON, events as a stream. Who may open the socket may use it. */
 
 import { chmodSync, rmSync } from 'node:fs';
 import { createConnection } from 'node:net';
@@ -9,8 +9,7 @@ import { z } from 'zod';
 import { messageOf, VesperError } from '../error.ts';
 import { apiSocketPath } from '../service/config.ts';
 import type { Service } from '../service/service.ts';
-import { EventStream } from './event-stream.ts';
-import { EventMatcher } from './filter.ts';
+import { eventRoutes } from './event-routes.ts';
 import { guestView } from './guest-view.ts';
 import type { ProblemView } from './view.ts';
 
@@ -22,17 +21,6 @@ const attachBody = z.object({
   force: z.boolean().default(false),
 });
 const detachBody = z.object({ probes: z.array(z.string()) });
-const eventQuery = z.object({
-  guest: z.string().optional(),
-  probe: z.string().optional(),
-  event: z.string().optional(),
-  min_severity: z.string().optional(),
-  where: z.string().optional(),
-  /** Milliseconds since 1970; kept events from then on come first. */
-  since: z.coerce.number().optional(),
-  follow: z.enum(['0', '1']).default('1'),
-});
-
 const httpStatus = {
   USAGE: 400,
   NOT_FOUND: 404,
@@ -120,19 +108,7 @@ export class ApiServer {
       await service.guest(params.guest).close({ release: true });
       return {};
     });
-    this.#app.get('/v1/events', async (request, reply) => {
-      const { since, follow, min_severity, ...query } = eventQuery.parse(request.query);
-      if (query.guest !== undefined) service.guest(query.guest);
-      const matcher = new EventMatcher({ ...query, minSeverity: min_severity });
-      reply.hijack();
-      const out = reply.raw;
-      out.writeHead(200, { 'content-type': 'application/x-ndjson' });
-      out.flushHeaders();
-      const stream = new EventStream(out, matcher);
-      if (since !== undefined) await stream.replay(service.recent, since);
-      if (follow === '0') out.end();
-      else if (!out.destroyed) out.on('close', service.bus.add(stream));
-    });
+    eventRoutes(this.#app, service);
   }
 }
 

@@ -5,6 +5,7 @@
  * at once, and decoded only when somebody asks; what had to be forgotten is counted.
  */
 
+import { randomBytes } from 'node:crypto';
 import type { EventBatch } from '../guest/event-batch.ts';
 import type { Sink } from './bus.ts';
 
@@ -12,6 +13,8 @@ const defaultBytes = 8 << 20;
 
 export class RecentEvents implements Sink {
   readonly name = 'recent';
+  /** Another one in each service: 12 hexadecimal digits. */
+  readonly id = randomBytes(6).toString('hex');
   readonly #maximumBytes: number;
   /** A queue: what lies before `#head` was dropped. */
   #batches: (EventBatch | undefined)[] = [];
@@ -21,6 +24,8 @@ export class RecentEvents implements Sink {
   #bytes = 0;
   /** Events that were seen and are no longer kept. */
   forgotten = 0;
+  /** Events that ever came. */
+  seen = 0;
 
   constructor(maximumBytes: number = defaultBytes) {
     this.#maximumBytes = maximumBytes;
@@ -43,6 +48,7 @@ export class RecentEvents implements Sink {
 
   deliver(batch: EventBatch): void {
     const kept = batch.snapshot();
+    this.seen += kept.length;
     this.#batches.push(kept);
     this.#bytes += kept.byteLength;
     while (this.#bytes > this.#maximumBytes && this.#head < this.#batches.length - 1) this.#forgetOldest();
