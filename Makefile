@@ -13,7 +13,7 @@ KERNEL := flock build/.kernels.lock $(NODE) host/kernel/main.ts
 
 # What a fresh Debian 12 lacks. nodejs and npm only where there is none: any Node from 18 on can fetch the one we use.
 PACKAGES := build-essential kmod xz-utils libelf1 sparse clang-format git ca-certificates \
-	debian-archive-keyring util-linux busybox-static qemu-system-x86 socat
+	debian-archive-keyring util-linux busybox-static qemu-system-x86 socat prometheus
 
 # For the targets that call make again; under -j the jobs of the one above are shared.
 JOBS = $(if $(filter -j%,$(MAKEFLAGS)),,-j$(shell nproc))

@@ -9,8 +9,10 @@ import { z } from 'zod';
 import { messageOf, VesperError } from '../error.ts';
 import { apiSocketPath } from '../service/config.ts';
 import type { Service } from '../service/service.ts';
+import { pageType } from '../sink/prometheus/page.ts';
 import { eventRoutes } from './event-routes.ts';
 import { guestView } from './guest-view.ts';
+import { type MetricsAddress, MetricsServer } from './metrics-server.ts';
 import type { ProblemView } from './view.ts';
 
 const attachBody = z.object({
@@ -35,13 +37,17 @@ export class ApiServer {
   readonly #service: Service;
   readonly #app: FastifyInstance;
   readonly #path: string;
+  readonly #metrics: MetricsServer | undefined;
   #listening = false;
 
-  constructor(service: Service) {
+  /** `metrics`: where the page for Prometheus is to be had over TCP, too. */
+  constructor(service: Service, metrics?: MetricsAddress) {
     this.#service = service;
     this.#path = apiSocketPath(service.config.runDirectory);
     this.#app = fastify({ logger: false, forceCloseConnections: true });
     this.#routes();
+    this.#metrics =
+      metrics === undefined ? undefined : new MetricsServer(metrics, () => service.metrics.page());
   }
 
   get path(): string {
@@ -66,9 +72,12 @@ export class ApiServer {
     }
     this.#listening = true;
     chmodSync(this.#path, 0o660);
+    await this.#metrics?.start();
+    if (this.#metrics !== undefined) this.#service.log.info(`metrics on ${this.#metrics.url}`);
   }
 
   async stop(): Promise<void> {
+    await this.#metrics?.stop();
     await this.#app.close();
     // Else it is the socket of the other service, for which this one was refused.
     if (this.#listening) rmSync(this.#path, { force: true });
@@ -108,6 +117,9 @@ export class ApiServer {
       await service.guest(params.guest).close({ release: true });
       return {};
     });
+    this.#app.get('/metrics', async (_request, reply) =>
+      reply.type(pageType).send(await service.metrics.page()),
+    );
     eventRoutes(this.#app, service);
   }
 }

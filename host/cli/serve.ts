@@ -2,6 +2,7 @@
 
 import { join } from 'node:path';
 import { Command, Option } from 'commander';
+import { defaultMetricsAddress, metricsAddress } from '../api/metrics-server.ts';
 import { ApiServer } from '../api/server.ts';
 import { VesperError } from '../error.ts';
 import { createLog } from '../log.ts';
@@ -18,6 +19,7 @@ interface Options {
   readonly qemuDir: readonly string[];
   readonly catalogue: readonly string[];
   readonly runDir?: string;
+  readonly metrics?: string | true;
 }
 
 export function serveCommand(): Command {
@@ -35,6 +37,10 @@ export function serveCommand(): Command {
       collect,
       [],
     )
+    .option(
+      '--metrics [host:port]',
+      `offer the page for Prometheus over TCP, too; on ${defaultMetricsAddress} unless said otherwise`,
+    )
     .option('--catalogue <dir>', 'a directory with probe images (may be repeated)', collect, [])
     .addHelpText('after', example('vesper serve --qemu web1=/run/web1.qmp'))
     .action(async (_options: Options, command: Command) => {
@@ -45,6 +51,7 @@ export function serveCommand(): Command {
           'name at least one QEMU: --qemu NAME=QMP-SOCKET or --qemu-dir DIRECTORY',
         );
       }
+      const metrics = options.metrics === undefined ? undefined : metricsAddress(options.metrics);
       const log = createLog();
       const hub = new RelayHub();
       const runDirectory = options.runDir ?? defaultRunDirectory();
@@ -67,7 +74,7 @@ export function serveCommand(): Command {
           heartbeatMs: defaultHeartbeatMs,
         },
       });
-      const api = new ApiServer(service);
+      const api = new ApiServer(service, metrics);
       const stop = async (): Promise<void> => {
         await api.stop();
         await service.stop();
