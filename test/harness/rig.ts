@@ -215,11 +215,16 @@ export class ServiceProcess implements AsyncDisposable {
   #child: ChildProcess | undefined;
   log = '';
 
-  constructor(machine: Machine, directory: string = mkdtempSync(join(tmpdir(), rigPrefix))) {
+  /** `more` are further arguments of `vesper serve`. */
+  constructor(
+    machine: Machine,
+    directory: string = mkdtempSync(join(tmpdir(), rigPrefix)),
+    more: readonly string[] = [],
+  ) {
     this.directory = directory;
     this.#machine = machine;
     used.add(machine);
-    this.#arguments = ['serve', '--qemu', `${machine.name}=${machine.qmpPath}`];
+    this.#arguments = ['serve', '--qemu', `${machine.name}=${machine.qmpPath}`, ...more];
     this.api = new ApiClient(apiSocketPath(this.directory));
   }
 
