@@ -45,7 +45,7 @@ scrape_configs: [{job_name: vesper, static_configs: [{targets: ["${target}"]}]}]
     const child = spawn(
       'setpriv',
       [
-        '--pdeathsig=KILL',
+        ...['--pdeathsig', 'KILL'],
         'prometheus',
         `--config.file=${config}`,
         `--storage.tsdb.path=${join(directory, 'data')}`,
