@@ -152,12 +152,13 @@ export function guestFamilies(readings: readonly GuestReading[]): readonly Famil
     name,
     type,
     help,
-    samples: readings.flatMap((reading) =>
-      read(reading).map(
-        ([labels, value]): Sample => ({ labels: { guest: reading.label, ...labels }, value }),
-      ),
-    ),
+    samples: { [Symbol.iterator]: () => samplesOf(readings, read) },
   }));
+}
+
+function* samplesOf(readings: readonly GuestReading[], read: Definition['read']): Generator<Sample> {
+  for (const reading of readings)
+    for (const [labels, value] of read(reading)) yield { labels: { guest: reading.label, ...labels }, value };
 }
 
 export const guestFamilyNames: readonly string[] = definitions.map(({ name }) => name);

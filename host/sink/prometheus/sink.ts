@@ -38,6 +38,12 @@ interface Kind {
   readonly valueDocs: Map<string, string>;
 }
 
+type Source = () => Iterable<Sample>;
+
+interface Gathered extends Pick<Family, 'name' | 'type' | 'help'> {
+  readonly sources: Source[];
+}
+
 const latencyBounds = [5e-5, 1e-4, 2.5e-4, 5e-4, 1e-3, 2.5e-3, 5e-3, 0.01, 0.025, 0.05, 0.1, 0.25, 1, 10];
 /** A guest writes what times it likes. */
 const longestLatencySeconds = 86_400;
@@ -90,44 +96,39 @@ export class PrometheusSink {
     }
   }
 
-  /** As things are now. */
+  /** Families of all that came; their samples are read when they are asked for. */
   families(): readonly Family[] {
-    const page = new Map<string, { -readonly [K in keyof Family]: Family[K] } & { samples: Sample[] }>();
-    const family = (name: string, type: Family['type'], help: string): Sample[] => {
-      const found = page.get(name) ?? { name, type, help, samples: [] };
+    const page = new Map<string, Gathered>();
+    const family = (name: string, type: Family['type'], help: string): Gathered => {
+      const found = page.get(name) ?? { name, type, help, sources: [] };
       page.set(name, found);
-      return found.samples;
+      return found;
     };
-    const own = (name: OwnName): Sample[] => family(name, ownFamilies[name].type, ownFamilies[name].help);
-    for (const name of ownNames) own(name);
+    for (const name of ownNames) family(name, ownFamilies[name].type, ownFamilies[name].help);
+    const own = (name: OwnName, source: Source) => page.get(name)?.sources.push(source);
     for (const [uuid, metered] of this.#guests) {
       const guest = this.#labelOf({ name: metered.name, uuid });
-      append(own('vesper_event_latency_seconds'), metered.latency.samples({ guest }));
-      for (const [kind, count] of totalsOf(metered.kinds.values())) {
-        const { probe, event, severity } = kind;
-        own('vesper_events_total').push({ labels: { guest, probe, event, severity }, value: count });
-      }
+      own('vesper_event_latency_seconds', () => metered.latency.samples({ guest }));
+      own('vesper_events_total', () => totals(guest, metered.kinds.values()));
       for (const kind of metered.kinds.values()) {
-        const { probe, event, set, labelNames, doc, name } = kind;
+        const { probe, event, set, labelNames, doc, name, valueDocs } = kind;
         const labels = { guest, probe, event, labels: labelNames.join(',') };
-        own('vesper_event_series').push({ labels, value: set.size });
-        own('vesper_event_series_limit').push({ labels, value: set.limit });
-        own('vesper_events_folded_total').push({ labels, value: set.folded.count });
-        for (const series of set.all()) {
-          const named = labelled(guest, labelNames, series);
-          family(name, 'counter', `Events ${probe}.${event}: ${doc}`).push({
-            labels: named,
-            value: series.count,
-          });
-          for (const [value, histogram] of series.histograms)
-            append(
-              family(value, 'histogram', `In events ${probe}.${event}: ${kind.valueDocs.get(value) ?? ''}`),
-              histogram.samples(named),
-            );
-        }
+        own('vesper_event_series', () => [{ labels, value: set.size }]);
+        own('vesper_event_series_limit', () => [{ labels, value: set.limit }]);
+        own('vesper_events_folded_total', () => [{ labels, value: set.folded.count }]);
+        family(name, 'counter', `Events ${probe}.${event}: ${doc}`).sources.push(() => counts(guest, kind));
+        for (const [value, meaning] of valueDocs)
+          family(value, 'histogram', `In events ${probe}.${event}: ${meaning}`).sources.push(() =>
+            histograms(guest, kind, value),
+          );
       }
     }
-    return [...page.values()];
+    return [...page.values()].map(({ name, type, help, sources }) => ({
+      name,
+      type,
+      help,
+      samples: { [Symbol.iterator]: () => concatenated(sources) },
+    }));
   }
 
   #guest({ incarnation: { uuid, guest: name } }: MeteredBatch): MeteredGuest {
@@ -208,18 +209,29 @@ function labelled(guest: string, names: readonly string[], { labels }: Series): 
   return named;
 }
 
-/** One for each event: versions of a probe may declare different labels. */
-function totalsOf(kinds: Iterable<Kind>): readonly (readonly [Kind, number])[] {
-  const totals = new Map<string, [Kind, number]>();
-  for (const kind of kinds) {
-    const key = `${kind.probe}\0${kind.event}\0${kind.severity}`;
-    const total = totals.get(key) ?? [kind, 0];
-    totals.set(key, total);
-    for (const { count } of kind.set.all()) total[1] += count;
-  }
-  return [...totals.values()];
+function* counts(guest: string, { labelNames, set }: Kind): Generator<Sample> {
+  for (const series of set.all()) yield { labels: labelled(guest, labelNames, series), value: series.count };
 }
 
-function append(samples: Sample[], more: readonly Sample[]): void {
-  for (const sample of more) samples.push(sample);
+function* histograms(guest: string, { labelNames, set }: Kind, name: string): Generator<Sample> {
+  for (const series of set.all()) {
+    const histogram = series.histograms.get(name);
+    if (histogram !== undefined) yield* histogram.samples(labelled(guest, labelNames, series));
+  }
+}
+
+/** One for each event: versions of a probe may declare different labels. */
+function totals(guest: string, kinds: Iterable<Kind>): readonly Sample[] {
+  const found = new Map<string, { readonly labels: Labels; value: number }>();
+  for (const { probe, event, severity, set } of kinds) {
+    const key = `${probe}\0${event}\0${severity}`;
+    const total = found.get(key) ?? { labels: { guest, probe, event, severity }, value: 0 };
+    found.set(key, total);
+    for (const { count } of set.all()) total.value += count;
+  }
+  return [...found.values()];
+}
+
+function* concatenated(sources: readonly Source[]): Generator<Sample> {
+  for (const source of sources) yield* source();
 }
