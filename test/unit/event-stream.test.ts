@@ -2,7 +2,7 @@
 
 /** Streams of events through the API of a service without guests: batches are put on its bus. */
 
-import { mkdtempSync, rmSync } from 'node:fs';
+import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
@@ -191,6 +191,13 @@ test('two who ask for the page at once get the same; it is made anew for the nex
   await one;
   expect(service.metrics.page()).not.toBe(one);
   expect(await service.metrics.page()).toMatch(/^vesper_sink_failures_total 0$/m);
+});
+
+test('docs/metrics.md has every metric of the service, and no other', () => {
+  const page = readFileSync(join(import.meta.dirname, '../../docs/metrics.md'), 'utf8');
+  const table = page.slice(page.indexOf('## All the others'), page.indexOf('## The event stream'));
+  const described = new Set(table.match(/(?<=`)(vesper|process)_[a-z_]+(?=`)/g));
+  expect(described).toEqual(new Set(service.metrics.families().map(({ name }) => name)));
 });
 
 test('an address that is taken is named in the error', async () => {
