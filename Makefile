@@ -13,7 +13,10 @@ KERNEL := flock build/.kernels.lock $(NODE) host/kernel/main.ts
 
 # What a fresh Debian 12 lacks. nodejs and npm only where there is none: any Node from 18 on can fetch the one we use.
 PACKAGES := build-essential kmod xz-utils libelf1 sparse clang-format git ca-certificates \
-	debian-archive-keyring util-linux busybox-static qemu-system-x86 socat
+	debian-archive-keyring util-linux busybox-static qemu-system-x86 socat prometheus
+
+# Tests start a Prometheus of their own: the server that its package starts is not wanted where the package was not there before.
+PROMETHEUS_OFF := [ ! -d /run/systemd/system ] || $$root systemctl disable --now prometheus
 
 # For the targets that call make again; under -j the jobs of the one above are shared.
 JOBS = $(if $(filter -j%,$(MAKEFLAGS)),,-j$(shell nproc))
@@ -39,6 +42,7 @@ setup: ## install the Debian packages that are missing (as root, or through sudo
 		export DEBIAN_FRONTEND=noninteractive; \
 		$$root apt-get -q -o DPkg::Lock::Timeout=300 update || echo 'some package source cannot be reached; going on'; \
 		$$root apt-get -q -y -o DPkg::Lock::Timeout=300 install --no-install-recommends $$missing; \
+		case "$$missing " in *' prometheus '*) $(PROMETHEUS_OFF) ;; esac; \
 	fi
 
 .PHONY: build

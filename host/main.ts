@@ -14,6 +14,7 @@ import { doctorCommand } from './cli/doctor.ts';
 import { eventsCommand } from './cli/events.ts';
 import { guestKernel } from './cli/guest-kernel.ts';
 import { guestsCommand } from './cli/guests.ts';
+import { metricsCommand } from './cli/metrics.ts';
 import { probesCommand } from './cli/probes.ts';
 import { serveCommand } from './cli/serve.ts';
 import { Terminal } from './cli/terminal.ts';
@@ -40,6 +41,7 @@ function program(): Command {
     attachCommand,
     detachCommand,
     eventsCommand,
+    metricsCommand,
     serveCommand,
     demoCommand,
     buildCommand,

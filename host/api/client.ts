@@ -45,6 +45,13 @@ export class ApiClient {
     return (await this.#json<{ results: readonly ProbeResult[] }>('POST', path, { probes })).results;
   }
 
+  /** The page for Prometheus. */
+  async metrics(): Promise<string> {
+    const response = await this.#send('GET', '/metrics');
+    if (response.statusCode !== 200) throw await failureOf(response);
+    return textOf(response);
+  }
+
   /** Lines of the event stream, parsed; ends when the service ends it or `signal` aborts. */
   async *events(
     query: Readonly<Record<string, string>>,

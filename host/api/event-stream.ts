@@ -1,17 +1,17 @@
 // SPDX-License-Identifier: Apache-2.0
 
 /**
- * Events to one reader as NDJSON. A reader that does not keep up never holds up the service: what does not fit into its buffer is
- * dropped, and where events are missing, a line `{"type":"lost","count":…}` tells how many.
+ * Events to one reader. A reader that does not keep up never holds up the service: what does not fit into its buffer is dropped, and
+ * where events are missing, it is told how many.
  */
 
 import type { Writable } from 'node:stream';
-import { eventJson, type VesperEvent } from '../guest/event.ts';
 import type { EventBatch } from '../guest/event-batch.ts';
-import { isoMicroseconds } from '../guest/wall-clock.ts';
 import type { Sink } from '../service/bus.ts';
 import type { RecentEvents } from '../service/recent-events.ts';
 import type { EventMatcher } from './filter.ts';
+import type { StreamFormat } from './stream-format.ts';
+import { eventId } from './stream-position.ts';
 
 const bufferBytes = 8 << 20;
 /** So much has to be free before a reader that was too slow gets events again: it is told of few long gaps, not of many short ones. */
@@ -19,15 +19,22 @@ const restartBytes = bufferBytes / 2;
 /** Kept events are made into text as the reader takes them. */
 const replayBytes = 256 << 10;
 
+/** Where a replay begins: with the first event of a time, in ms since 1970, or after as many events as the service had seen. */
+export type ReplayStart = { readonly sinceMs: number } | { readonly after: number };
+
 export class EventStream implements Sink {
   readonly name = 'event stream';
   readonly #out: Writable;
   readonly #matcher: EventMatcher;
+  readonly #recent: RecentEvents;
+  readonly #format: StreamFormat;
   #dropped = 0;
 
-  constructor(out: Writable, matcher: EventMatcher) {
+  constructor(out: Writable, matcher: EventMatcher, recent: RecentEvents, format: StreamFormat) {
     this.#out = out;
     this.#matcher = matcher;
+    this.#recent = recent;
+    this.#format = format;
     out.on('drain', () => {
       if (this.#dropped > 0) this.#out.write(this.#confession());
     });
@@ -38,11 +45,13 @@ export class EventStream implements Sink {
     return this.#dropped;
   }
 
+  /** Expects the batch to be the last one that the kept events took in. */
   deliver(batch: EventBatch): void {
+    const before = this.#recent.seen - batch.length;
     let lines = '';
     let room = this.#room();
-    for (const event of this.#matcher.of(batch)) {
-      const line = room > 0 ? eventLine(event) : '';
+    for (const { event, row } of this.#matcher.of(batch)) {
+      const line = room > 0 ? this.#format.event(event, eventId(this.#recent, before + row + 1)) : '';
       room -= line.length;
       if (room <= 0) {
         this.#dropped += 1;
@@ -55,26 +64,41 @@ export class EventStream implements Sink {
   }
 
   /**
-   * Kept events with a host time of `sinceMs` (milliseconds since 1970) or later, at the pace of the reader. When this resolves,
-   * nothing that is kept is missing: a sink that is added in the same turn goes on without a gap.
+   * Kept events, at the pace of the reader; what it asks for and is no longer kept is said first. When this resolves, nothing that
+   * is kept is missing: a sink that is added in the same turn goes on without a gap.
    */
-  async replay(recent: RecentEvents, sinceMs: number): Promise<void> {
+  async replay(start: ReplayStart): Promise<void> {
+    const recent = this.#recent;
+    const after = 'after' in start ? start.after : 0;
+    const sinceMs = 'after' in start ? Number.NEGATIVE_INFINITY : start.sinceMs;
     let position = recent.forgotten;
+    if ('after' in start && after < position)
+      this.#out.write(this.#format.missed(position - after, 'forgotten'));
     for (let number = recent.oldest; number < recent.next && !this.#out.destroyed; number += 1) {
       if (number < recent.oldest) {
         // Whether they would have passed the filter nobody knows any more.
-        this.#dropped += recent.forgotten - position;
+        this.#dropped += recent.forgotten - Math.max(position, after);
         position = recent.forgotten;
         number = recent.oldest;
       }
       const batch = recent.at(number);
       if (batch === undefined) continue;
       let lines = this.#confession();
-      for (const event of this.#matcher.of(batch)) if (event.hostTimeMs >= sinceMs) lines += eventLine(event);
+      if (position + batch.length > after)
+        for (const { event, row } of this.#matcher.of(batch))
+          if (position + row >= after && event.hostTimeMs >= sinceMs)
+            lines += this.#format.event(event, eventId(recent, position + row + 1));
       if (lines !== '') this.#out.write(lines);
       position += batch.length;
       if (this.#out.writableLength > replayBytes) await drained(this.#out);
     }
+  }
+
+  /** Tell the reader how far it is; not where that would hide from it what it misses. */
+  tellPosition(): void {
+    if (this.#dropped > 0 || this.#room() <= 0) return;
+    const line = this.#format.position(eventId(this.#recent, this.#recent.seen));
+    if (line !== '') this.#out.write(line);
   }
 
   /** Bytes that may be written; none until half of the buffer is free where it overflowed. */
@@ -85,7 +109,7 @@ export class EventStream implements Sink {
 
   #confession(): string {
     if (this.#dropped === 0) return '';
-    const line = `${JSON.stringify({ type: 'lost', count: this.#dropped })}\n`;
+    const line = this.#format.missed(this.#dropped, 'slow');
     this.#dropped = 0;
     return line;
   }
@@ -101,6 +125,3 @@ function drained(out: Writable): Promise<void> {
     out.on('drain', settle).on('close', settle);
   });
 }
-
-export const eventLine = (event: VesperEvent): string =>
-  `${JSON.stringify(eventJson(event, isoMicroseconds))}\n`;

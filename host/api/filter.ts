@@ -32,8 +32,8 @@ export class EventMatcher {
     this.#conditions = parseConditions(filter.where);
   }
 
-  /** The events of a batch that pass, as objects. */
-  *of(batch: EventBatch): Generator<VesperEvent> {
+  /** The events of a batch that pass, as objects, and their rows. */
+  *of(batch: EventBatch): Generator<{ readonly event: VesperEvent; readonly row: number }> {
     const { guest, probe, event } = this.#filter;
     if (guest !== undefined && guest !== batch.incarnation.guest && guest !== batch.incarnation.uuid) return;
     for (let row = 0; row < batch.length; row += 1) {
@@ -42,7 +42,7 @@ export class EventMatcher {
       if (event !== undefined && declaration?.name !== event) continue;
       if (severityNames.indexOf(declaration?.severity ?? 'info') < this.#rank) continue;
       const found = batch.toEvent(row);
-      if (this.#conditions.every((holds) => holds(found))) yield found;
+      if (this.#conditions.every((holds) => holds(found))) yield { event: found, row };
     }
   }
 }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-/** The API over a unix socket: HTTP with JSON, events as NDJSON. Who may open the socket may use it. */
+/** The API over a unix socket: HTTP with JSON, events as a stream. Who may open the socket may use it. */
 
 import { chmodSync, rmSync } from 'node:fs';
 import { createConnection } from 'node:net';
@@ -9,9 +9,10 @@ import { z } from 'zod';
 import { messageOf, VesperError } from '../error.ts';
 import { apiSocketPath } from '../service/config.ts';
 import type { Service } from '../service/service.ts';
-import { EventStream } from './event-stream.ts';
-import { EventMatcher } from './filter.ts';
+import { pageType } from '../sink/prometheus/page.ts';
+import { eventRoutes } from './event-routes.ts';
 import { guestView } from './guest-view.ts';
+import { type MetricsAddress, MetricsServer } from './metrics-server.ts';
 import type { ProblemView } from './view.ts';
 
 const attachBody = z.object({
@@ -22,17 +23,6 @@ const attachBody = z.object({
   force: z.boolean().default(false),
 });
 const detachBody = z.object({ probes: z.array(z.string()) });
-const eventQuery = z.object({
-  guest: z.string().optional(),
-  probe: z.string().optional(),
-  event: z.string().optional(),
-  min_severity: z.string().optional(),
-  where: z.string().optional(),
-  /** Milliseconds since 1970; kept events from then on come first. */
-  since: z.coerce.number().optional(),
-  follow: z.enum(['0', '1']).default('1'),
-});
-
 const httpStatus = {
   USAGE: 400,
   NOT_FOUND: 404,
@@ -47,13 +37,17 @@ export class ApiServer {
   readonly #service: Service;
   readonly #app: FastifyInstance;
   readonly #path: string;
+  readonly #metrics: MetricsServer | undefined;
   #listening = false;
 
-  constructor(service: Service) {
+  /** `metrics`: where the page for Prometheus is to be had over TCP, too. */
+  constructor(service: Service, metrics?: MetricsAddress) {
     this.#service = service;
     this.#path = apiSocketPath(service.config.runDirectory);
     this.#app = fastify({ logger: false, forceCloseConnections: true });
     this.#routes();
+    this.#metrics =
+      metrics === undefined ? undefined : new MetricsServer(metrics, () => service.metrics.page());
   }
 
   get path(): string {
@@ -78,9 +72,12 @@ export class ApiServer {
     }
     this.#listening = true;
     chmodSync(this.#path, 0o660);
+    await this.#metrics?.start();
+    if (this.#metrics !== undefined) this.#service.log.info(`metrics on ${this.#metrics.url}`);
   }
 
   async stop(): Promise<void> {
+    await this.#metrics?.stop();
     await this.#app.close();
     // Else it is the socket of the other service, for which this one was refused.
     if (this.#listening) rmSync(this.#path, { force: true });
@@ -120,19 +117,10 @@ export class ApiServer {
       await service.guest(params.guest).close({ release: true });
       return {};
     });
-    this.#app.get('/v1/events', async (request, reply) => {
-      const { since, follow, min_severity, ...query } = eventQuery.parse(request.query);
-      if (query.guest !== undefined) service.guest(query.guest);
-      const matcher = new EventMatcher({ ...query, minSeverity: min_severity });
-      reply.hijack();
-      const out = reply.raw;
-      out.writeHead(200, { 'content-type': 'application/x-ndjson' });
-      out.flushHeaders();
-      const stream = new EventStream(out, matcher);
-      if (since !== undefined) await stream.replay(service.recent, since);
-      if (follow === '0') out.end();
-      else if (!out.destroyed) out.on('close', service.bus.add(stream));
-    });
+    this.#app.get('/metrics', async (_request, reply) =>
+      reply.type(pageType).send(await service.metrics.page()),
+    );
+    eventRoutes(this.#app, service);
   }
 }
 

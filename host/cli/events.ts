@@ -12,6 +12,7 @@ interface Options {
   readonly probe?: string;
   readonly event?: string;
   readonly since?: string;
+  readonly after?: string;
   readonly minSeverity?: string;
   readonly where?: string;
   readonly json?: boolean;
@@ -25,6 +26,7 @@ export function eventsCommand(): Command {
     .option('--probe <probe>', 'only of this probe')
     .option('--event <event>', 'only of this name')
     .option('--since <time>', 'from then on: 30s, 10m, 2h ago, or a date; with -f the default is now')
+    .option('--after <id>', 'go on after the event with that id, as --json prints it')
     .option('--min-severity <severity>', 'debug, info, notice, warning or critical')
     .option('--where <conditions>', 'on fields: "signal=SIGKILL and pid>100"; operators = != < <= > >= ~')
     .option('--json', 'one JSON document a line')
@@ -38,6 +40,7 @@ export function eventsCommand(): Command {
         ...(options.event === undefined ? {} : { event: options.event }),
         ...(options.minSeverity === undefined ? {} : { min_severity: options.minSeverity }),
         ...(options.where === undefined ? {} : { where: options.where }),
+        ...(options.after === undefined ? {} : { after: options.after }),
         ...(options.since === undefined && follow
           ? {}
           : { since: String(sinceMs(options.since ?? '1970-01-01')) }),
@@ -46,12 +49,20 @@ export function eventsCommand(): Command {
       for await (const line of apiOf(command).events(query)) {
         if (options.json === true) terminal.jsonLine(line);
         else if (line['type'] === 'event') printEvent(terminal, line as unknown as StreamedEvent);
-        else
-          terminal.line(
-            terminal.style('red', `${line['count']} events were dropped: this reader is too slow`),
-          );
+        else terminal.line(terminal.style('red', missedText(line)));
       }
     });
+}
+
+function missedText({ count, reason }: Readonly<Record<string, unknown>>): string {
+  switch (reason) {
+    case 'restarted':
+      return 'the service was started anew: events may be missing here';
+    case 'forgotten':
+      return `${count} events are no longer kept`;
+    default:
+      return `${count} events were dropped: this reader is too slow`;
+  }
 }
 
 const unitMs = { s: 1e3, m: 60e3, h: 3600e3, d: 86400e3 } as const;

@@ -2,6 +2,7 @@
 
 import { join } from 'node:path';
 import { Command, InvalidArgumentError, Option } from 'commander';
+import { defaultMetricsAddress, metricsAddress } from '../api/metrics-server.ts';
 import { ApiServer } from '../api/server.ts';
 import { VesperError } from '../error.ts';
 import { createLog } from '../log.ts';
@@ -19,6 +20,7 @@ interface Options {
   readonly catalogue: readonly string[];
   readonly regionMib: number;
   readonly runDir?: string;
+  readonly metrics?: string | true;
 }
 
 const MiB = 1 << 20;
@@ -46,6 +48,10 @@ export function serveCommand(): Command {
       collect,
       [],
     )
+    .option(
+      '--metrics [host:port]',
+      `offer the page for Prometheus over TCP, too; on ${defaultMetricsAddress} unless said otherwise`,
+    )
     .option('--catalogue <dir>', 'a directory with probe images (may be repeated)', collect, [])
     .option(
       '--region-mib <n>',
@@ -62,6 +68,7 @@ export function serveCommand(): Command {
           'name at least one QEMU: --qemu NAME=QMP-SOCKET or --qemu-dir DIRECTORY',
         );
       }
+      const metrics = options.metrics === undefined ? undefined : metricsAddress(options.metrics);
       const log = createLog();
       const hub = new RelayHub();
       const runDirectory = options.runDir ?? defaultRunDirectory();
@@ -84,7 +91,7 @@ export function serveCommand(): Command {
           heartbeatMs: defaultHeartbeatMs,
         },
       });
-      const api = new ApiServer(service);
+      const api = new ApiServer(service, metrics);
       const stop = async (): Promise<void> => {
         await api.stop();
         await service.stop();

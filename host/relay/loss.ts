@@ -32,6 +32,8 @@ export interface RingStatistics {
   readonly pendingBytes: number;
   /** How often the guest was found to have overwritten the host's half of the ring's block; it was written anew. */
   readonly overwritten: number;
+  /** What the ring holds at most. */
+  readonly dataBytes: number;
 }
 
 export interface LossReport {
@@ -74,6 +76,7 @@ export function namedStatistics(raw: Float64Array, rings: readonly RingLayout[])
       guestLost: at('guestLost'),
       pendingBytes: at('pendingBytes'),
       overwritten: at('overwritten'),
+      dataBytes: ring.dataBytes,
     };
   });
 }

@@ -22,16 +22,20 @@ export interface AuditEntry {
 export class AuditLog {
   readonly #path: string;
   readonly #log: Logger;
+  readonly #told: (entry: AuditEntry) => void;
   /** Entries that could not be written; they went to the service log instead. */
   failed = 0;
 
-  constructor(path: string, log: Logger) {
+  /** `told` is called with each entry, also with one that cannot be written. */
+  constructor(path: string, log: Logger, told: (entry: AuditEntry) => void = () => undefined) {
     this.#path = path;
     this.#log = log;
+    this.#told = told;
     mkdirSync(dirname(path), { recursive: true, mode: 0o750 });
   }
 
   append(entry: AuditEntry): void {
+    this.#told(entry);
     const line = JSON.stringify({ time: new Date().toISOString(), ...entry });
     try {
       appendFileSync(this.#path, `${line}\n`, { mode: 0o640 });

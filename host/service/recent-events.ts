@@ -5,6 +5,7 @@
  * at once, and decoded only when somebody asks; what had to be forgotten is counted.
  */
 
+import { randomBytes } from 'node:crypto';
 import { EventBatch, type KeptBatch } from '../guest/event-batch.ts';
 import { RowRing } from '../relay/row-ring.ts';
 import type { Sink } from './bus.ts';
@@ -15,6 +16,8 @@ const bytesPerBatch = 256;
 
 export class RecentEvents implements Sink {
   readonly name = 'recent';
+  /** Another one in each service: 12 hexadecimal digits. */
+  readonly id = randomBytes(6).toString('hex');
   readonly #rows: RowRing;
   readonly #maximumBatches: number;
   /** A queue: what lies before `#head` was dropped. */
@@ -24,6 +27,8 @@ export class RecentEvents implements Sink {
   #oldest = 0;
   /** Events that were seen and are no longer kept. */
   forgotten = 0;
+  /** Events that ever came. */
+  seen = 0;
 
   /** Of rows `maximumBytes`, a multiple of 8; of what belongs to their batches no more than that again. */
   constructor(maximumBytes: number = defaultBytes) {
@@ -51,6 +56,7 @@ export class RecentEvents implements Sink {
   }
 
   deliver(batch: EventBatch): void {
+    this.seen += batch.length;
     this.#batches.push(batch.keepIn(this.#rows));
     while (this.#forgets(this.#batches[this.#head])) this.#forgetOldest();
     if (this.#head > 64 && this.#head * 2 > this.#batches.length) {

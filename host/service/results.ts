@@ -4,7 +4,16 @@
 
 import type { PointState } from '../guest/probe-state.ts';
 
-export type GuestState = 'undefined' | 'stopped' | 'running' | 'reachable' | 'active' | 'degraded' | 'lost';
+export const guestStates = [
+  'undefined',
+  'stopped',
+  'running',
+  'reachable',
+  'active',
+  'degraded',
+  'lost',
+] as const;
+export type GuestState = (typeof guestStates)[number];
 
 /** Result of attaching or detaching one probe. */
 export interface ProbeResult {

@@ -16,6 +16,7 @@ import type { GuestServices } from './guest-services.ts';
 import { ProbeImages } from './images.ts';
 import { InstanceLock } from './instance-lock.ts';
 import { ManagedGuest } from './managed-guest.ts';
+import { Metrics } from './metrics.ts';
 import { RecentEvents } from './recent-events.ts';
 import { SessionMemory } from './session-memory.ts';
 import { WantedState } from './wanted.ts';
@@ -32,6 +33,7 @@ export class Service {
   readonly log: Logger;
   readonly bus: Bus;
   readonly recent = new RecentEvents();
+  readonly metrics: Metrics;
   readonly images: ProbeImages;
   readonly #providers: readonly Provider[];
   readonly #lock: InstanceLock;
@@ -48,6 +50,7 @@ export class Service {
     this.log = log;
     this.bus = new Bus(log);
     this.bus.add(this.recent);
+    this.metrics = new Metrics(this);
     this.#providers = providers;
     this.images = new ProbeImages(config);
     this.#services = {
@@ -58,7 +61,9 @@ export class Service {
       images: this.images,
       wanted: WantedState.load(join(config.stateDirectory, 'wanted.json')),
       memory: new SessionMemory(join(config.stateDirectory, 'sessions'), log),
-      audit: new AuditLog(join(config.stateDirectory, 'audit.ndjson'), log),
+      audit: new AuditLog(join(config.stateDirectory, 'audit.ndjson'), log, (entry) =>
+        this.metrics.told(entry),
+      ),
       publish: (batch) => this.bus.publish(batch),
     };
   }
@@ -77,6 +82,12 @@ export class Service {
     await Promise.allSettled([...this.#guests.values()].map((guest) => guest.close(options)));
     await Promise.allSettled(this.#providers.map((provider) => provider.stop()));
     this.#lock.release();
+  }
+
+  /** Called whenever a guest is found, or found anew; returns what takes the watcher off. */
+  watchGuests(found: () => void): () => void {
+    this.#found.add(found);
+    return () => this.#found.delete(found);
   }
 
   guests(): readonly ManagedGuest[] {

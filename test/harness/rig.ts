@@ -215,6 +215,7 @@ export class ServiceProcess implements AsyncDisposable {
   #child: ChildProcess | undefined;
   log = '';
 
+  /** `more` are further arguments of `vesper serve`. */
   constructor(
     machine: Machine,
     directory: string = mkdtempSync(join(tmpdir(), rigPrefix)),

@@ -215,6 +215,7 @@ describe('without either', () => {
       'attach',
       'detach',
       'events',
+      'metrics',
       'serve',
       'demo',
       'doctor',
