@@ -66,7 +66,7 @@ dist/vesper: dist/.built Makefile
 # --- the native addons -------------------------------------------------------------------------------------------
 
 # One folder of native/ each. What an addon links with, and further flags of its own, go into LINK_<addon>.
-ADDONS := relay
+ADDONS := relay socket
 
 .PHONY: native
 native: $(ADDONS:%=build/native/%.node) ## build the native addons
