@@ -3,6 +3,7 @@
 /** Where a service keeps and offers its things, and how large a relay it gives a guest. */
 
 import { join } from 'node:path';
+import type { ProbeRule } from './config-file.ts';
 
 export interface ServiceConfig {
   /** Sockets and regions; gone after a reboot. */
@@ -14,6 +15,10 @@ export interface ServiceConfig {
   /** Of a guest's region, in bytes; a power of two. */
   readonly regionBytes: number;
   readonly heartbeatMs: number;
+  /** Of the API's socket. Default: the group of the service, 0660. */
+  readonly api?: { readonly group?: string | undefined; readonly mode?: number | undefined };
+  /** Which probes are wanted on which guests, beside what is attached. */
+  readonly probes?: readonly ProbeRule[];
 }
 
 export const defaultRegionBytes = 1 << 20;
