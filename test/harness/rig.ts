@@ -206,20 +206,30 @@ export class Rig implements AsyncDisposable {
   }
 }
 
+export interface ServiceProcessOptions {
+  /** Configuration file, which has to name the guest; without one the guest is named on the command line. */
+  readonly config?: string;
+  readonly environment?: Readonly<Record<string, string>>;
+}
+
 /** `vesper serve` as a process of its own, which can be killed. */
 export class ServiceProcess implements AsyncDisposable {
   readonly directory: string;
   readonly api: ApiClient;
   readonly #machine: Machine;
-  readonly #arguments: readonly string[];
+  readonly #options: ServiceProcessOptions;
   #child: ChildProcess | undefined;
   log = '';
 
-  constructor(machine: Machine, directory: string = mkdtempSync(join(tmpdir(), rigPrefix))) {
+  constructor(
+    machine: Machine,
+    directory: string = mkdtempSync(join(tmpdir(), rigPrefix)),
+    options: ServiceProcessOptions = {},
+  ) {
     this.directory = directory;
     this.#machine = machine;
     used.add(machine);
-    this.#arguments = ['serve', '--qemu', `${machine.name}=${machine.qmpPath}`];
+    this.#options = options;
     this.api = new ApiClient(apiSocketPath(this.directory));
   }
 
@@ -228,6 +238,9 @@ export class ServiceProcess implements AsyncDisposable {
       ...process.env,
       VESPER_RUN_DIR: this.directory,
       VESPER_STATE_DIR: join(this.directory, 'state'),
+      // Not what this machine may have in /etc.
+      VESPER_CONFIG: this.#options.config ?? '/dev/null',
+      ...this.#options.environment,
     };
   }
 
@@ -237,7 +250,9 @@ export class ServiceProcess implements AsyncDisposable {
 
   /** Resolves when the service listens. */
   async start(): Promise<void> {
-    const child = spawn(process.execPath, [join(repository, 'host/main.ts'), ...this.#arguments], {
+    const { name, qmpPath } = this.#machine;
+    const guests = this.#options.config === undefined ? ['--qemu', `${name}=${qmpPath}`] : [];
+    const child = spawn(process.execPath, [join(repository, 'host/main.ts'), 'serve', ...guests], {
       env: this.environment,
       stdio: ['ignore', 'inherit', 'pipe'],
     });
@@ -253,13 +268,13 @@ export class ServiceProcess implements AsyncDisposable {
     await listening.promise;
   }
 
-  /** SIGKILL unless another signal is given; resolves when it is gone. */
-  async kill(signal: NodeJS.Signals = 'SIGKILL'): Promise<void> {
+  /** SIGKILL unless another signal is given; resolves when it is gone, with its exit status, null where a signal ended it. */
+  async kill(signal: NodeJS.Signals = 'SIGKILL'): Promise<number | null> {
     const child = this.#child;
-    if (child === undefined || !this.running) return;
-    const gone = once(child, 'exit');
+    if (child === undefined || !this.running) return null;
+    const gone = once(child, 'exit') as Promise<[number | null]>;
     child.kill(signal);
-    await gone;
+    return (await gone)[0];
   }
 
   /** Runs the CLI against this service. */
