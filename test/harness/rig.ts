@@ -330,6 +330,8 @@ export class ServiceProcess implements AsyncDisposable {
 
 /** Machines of this process that a service was given. */
 const used = new Set<Machine>();
+/** Have `leftovers` look after a machine that neither a rig nor a service process was given. */
+export const track = (machine: Machine): unknown => used.add(machine);
 const rigPrefix = `vesper-rig-${process.pid}-`;
 
 const regionsOf = ({ name }: Machine): readonly string[] =>
