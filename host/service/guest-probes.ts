@@ -129,11 +129,15 @@ export class GuestProbes {
     const { wanted } = this.#services;
     const before = wanted.byHand(this.#guest, probe.name);
     const attached = probe.configured === undefined ? probe : undefined;
-    const record = () => wanted.setByHand(this.#guest, probe.name, { attached, held: false });
+    const record = () => {
+      wanted.setByHand(this.#guest, probe.name, { attached, held: false });
+      return wanted.saved();
+    };
     // Wanted before the push: a service that dies in the middle of it leaves the probe to its successor.
     const result = await this.#load(session, image, probe, { ...options, accepted: record });
-    if (result.ok) record();
+    if (result.ok) await record();
     else wanted.setByHand(this.#guest, probe.name, before);
+    await wanted.saved();
     if (!result.ok || probe.configured === undefined) return result;
     return { ...result, message: `${result.message}, as ${probe.configured} asks for` };
   }
@@ -208,7 +212,7 @@ export class GuestProbes {
         });
         if (errno.error !== '') throw new VesperError('REFUSED', errno.message);
       }
-      const how = { by: 'reconcile', selfTest: false, force: false, accepted: () => undefined };
+      const how = { by: 'reconcile', selfTest: false, force: false, accepted: () => Promise.resolve() };
       const result = await this.#load(session, image, probe, how);
       if (!result.ok) this.#fail(probe.name, result.message);
     } catch (thrown) {
@@ -225,7 +229,7 @@ export class GuestProbes {
     session: GuestSession,
     image: ProbeImage,
     wanted: WantedProbe,
-    options: AttachOptions & { readonly accepted: () => void },
+    options: AttachOptions & { readonly accepted: () => Promise<void> },
   ): Promise<ProbeResult> {
     const request = { guest: this.#guest, session, image, wanted, ...options, services: this.#services };
     const result = await attachProbe(request);

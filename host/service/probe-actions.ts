@@ -30,7 +30,7 @@ export interface AttachRequest {
   /** Push although the check says that it will not load. */
   readonly force: boolean;
   /** Called when nothing speaks against the push any more, just before it. */
-  readonly accepted: () => void;
+  readonly accepted: () => Promise<void>;
   readonly services: GuestServices;
 }
 
@@ -109,7 +109,7 @@ export async function attachProbe(request: AttachRequest): Promise<ProbeResult> 
       warnings,
     );
   services.images.keep(image);
-  request.accepted();
+  await request.accepted();
   const result = await session.push(image, args).catch((thrown: unknown) => {
     // Whether it was loaded is not known; that it was tried has to be.
     services.audit.append({ ...entry, result: thrown instanceof VesperError ? thrown.code : 'FAILED' });
@@ -183,6 +183,7 @@ export async function detachProbe({
 }: DetachRequest): Promise<ProbeResult> {
   const startedMs = performance.now();
   const wasWanted = services.wanted.remove(guest, name);
+  await services.wanted.saved();
   const configured = services.wanted.configured(guest, name)?.configured;
   const loaded = session?.probes.find(name);
   const until =

@@ -116,6 +116,7 @@ export class Service {
     };
     await within(limitMs, Promise.all(this.guests().map(leave)));
     await within(limitMs, Promise.allSettled(this.#providers.map((provider) => provider.stop())));
+    await within(limitMs, this.#services.wanted.saved()).catch((thrown) => this.log.error(messageOf(thrown)));
     this.#lock.release();
     return [...stuck];
   }

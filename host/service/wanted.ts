@@ -3,10 +3,12 @@
 /**
  * Which probes are wanted on which guest: what the configuration asks for, what `attach` recorded, and what `detach` took off again
  * although the configuration asks for it. The last two are kept in one small JSON file, written whole and renamed into place,
- * so that a service killed at any moment finds the old or the new one.
+ * so that after a crash at any moment there is the old or the new one. Changes hold at once; who has to know that they are on disk
+ * waits for `saved`. What many guests change at the same time is written once, and nobody waits for the disk who need not.
  */
 
 import { mkdirSync, readFileSync, renameSync, writeFileSync } from 'node:fs';
+import { mkdir, rename, writeFile } from 'node:fs/promises';
 import { dirname } from 'node:path';
 import { isDeepStrictEqual } from 'node:util';
 import { z } from 'zod';
@@ -49,6 +51,10 @@ export class WantedState {
   readonly #attached: Map<string, readonly WantedProbe[]>;
   readonly #held: Map<string, readonly string[]>;
   #rules: readonly ProbeRule[] = [];
+  #changes = 0;
+  /** Of the changes, those that are in the file. */
+  #inFile = 0;
+  #writing: Promise<void> | undefined;
 
   private constructor(path: string, file: z.infer<typeof wantedFile>) {
     this.#path = path;
@@ -141,13 +147,31 @@ export class WantedState {
     return new Map(matching.flatMap(({ probes }) => probes.map((probe) => [probe.name, probe] as const)));
   }
 
+  /** Resolves when all that was changed before is on disk. Throws HOST with what to do; the next change tries again. */
+  async saved(): Promise<void> {
+    const due = this.#changes;
+    while (this.#inFile < due) {
+      this.#writing ??= this.#write().finally(() => {
+        this.#writing = undefined;
+      });
+      await this.#writing;
+    }
+  }
+
   #save(): void {
+    this.#changes += 1;
+    this.saved().catch(() => undefined); // who waits for it is told
+  }
+
+  async #write(): Promise<void> {
+    const changes = this.#changes;
     const file = {
       version: 1,
       guests: Object.fromEntries(this.#attached),
       held: Object.fromEntries(this.#held),
     };
-    writeAtomically(this.#path, `${JSON.stringify(file, null, 2)}\n`);
+    await replaceOnDisk(this.#path, `${JSON.stringify(file, null, 2)}\n`);
+    this.#inFile = changes;
   }
 }
 
@@ -156,20 +180,31 @@ function setOrDelete<T>(map: Map<string, readonly T[]>, key: string, values: rea
   else map.set(key, values);
 }
 
-/** Replace a file by rename; throws HOST with what to do (a full disk, a missing permission). */
+/** Replace a file by rename, on disk when it resolves; throws HOST with what to do (a full disk, a missing permission). */
+async function replaceOnDisk(path: string, content: string): Promise<void> {
+  try {
+    await mkdir(dirname(path), { recursive: true, mode: 0o750 });
+    await writeFile(`${path}.new`, content, { mode: 0o640, flush: true });
+    await rename(`${path}.new`, path);
+  } catch (thrown) {
+    throw cannotWrite(path, thrown);
+  }
+}
+
+/** The same at once, for what is worth nothing after a crash of the whole host: it need not be on disk. */
 export function writeAtomically(path: string, content: string): void {
   try {
     mkdirSync(dirname(path), { recursive: true, mode: 0o750 });
-    const temporary = `${path}.new`;
-    writeFileSync(temporary, content, { mode: 0o640, flush: true });
-    renameSync(temporary, path);
+    writeFileSync(`${path}.new`, content, { mode: 0o640 });
+    renameSync(`${path}.new`, path);
   } catch (thrown) {
-    throw new VesperError(
-      'HOST',
-      `cannot write ${path}: ${messageOf(thrown)}: make room or mend the permissions, then repeat`,
-      {
-        cause: thrown,
-      },
-    );
+    throw cannotWrite(path, thrown);
   }
 }
+
+const cannotWrite = (path: string, thrown: unknown): VesperError =>
+  new VesperError(
+    'HOST',
+    `cannot write ${path}: ${messageOf(thrown)}: make room or mend the permissions, then repeat`,
+    { cause: thrown },
+  );

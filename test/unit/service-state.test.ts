@@ -24,12 +24,13 @@ describe('wanted state', () => {
     probes: names.map((name) => ({ name, parameters: { from: guest }, where: `v.yaml:${guest}` })),
   });
 
-  test('what was attached is there for the next service, what was detached is not', () => {
+  test('what was attached is there for the next service, what was detached is not', async () => {
     const state = WantedState.load(path());
     state.add(u1, { name: 'signal', parameters: { signals: 'SIGKILL' } });
     state.add(u1, { name: 'oom', parameters: {} });
     expect(state.remove(u1, 'oom')).toBe(true);
     expect(state.remove(u1, 'oom')).toBe(false);
+    await state.saved();
     expect(WantedState.load(path()).of(u1)).toEqual([{ name: 'signal', parameters: { signals: 'SIGKILL' } }]);
     expect(WantedState.load(path()).of({ name: 'two', uuid: 'u2' })).toEqual([]);
   });
@@ -53,19 +54,21 @@ describe('wanted state', () => {
     expect(state.of({ name: 'a.b[1]', uuid: 'u3' })).toHaveLength(1);
   });
 
-  test('what was attached counts more, and stays when the configuration no longer asks for it', () => {
+  test('what was attached counts more, and stays when the configuration no longer asks for it', async () => {
     const state = WantedState.load(path());
     state.configure([rule('web1', 'signal')]);
     state.add(u1, { name: 'signal', parameters: { mine: '1' } });
     expect(state.of(u1)).toEqual([{ name: 'signal', parameters: { mine: '1' } }]);
     state.configure([]);
     expect(state.of(u1)).toHaveLength(1);
+    await state.saved();
   });
 
-  test('what was detached stays so, for the next service, too, until it is asked for anew', () => {
+  test('what was detached stays so, for the next service, too, until it is asked for anew', async () => {
     const before = WantedState.load(path());
     before.configure([rule('web1', 'signal', 'oom')]);
     expect(before.remove(u1, 'signal')).toBe(true);
+    await before.saved();
     const state = WantedState.load(path());
     state.configure([rule('web1', 'signal', 'oom')]);
     state.forgetHeld(u1);
@@ -76,6 +79,18 @@ describe('wanted state', () => {
     state.forgetHeld(u1);
     state.configure([rule('web1', 'signal', 'oom')]);
     expect(state.of(u1).map(({ name }) => name)).toEqual(['signal', 'oom']);
+    await state.saved();
+  });
+
+  test('what cannot be written is told to whoever waits for it, and written when it can be', async () => {
+    const state = WantedState.load(join(directory, 'state', 'wanted.json'));
+    writeFileSync(join(directory, 'state'), 'in the way');
+    state.add(u1, { name: 'signal', parameters: {} });
+    await expect(state.saved()).rejects.toThrow(/cannot write .*wanted\.json: .*make room/);
+    rmSync(join(directory, 'state'));
+    state.add(u1, { name: 'oom', parameters: {} });
+    await state.saved();
+    expect(WantedState.load(join(directory, 'state', 'wanted.json')).of(u1)).toHaveLength(2);
   });
 
   test('a file of an older service, which knew no configuration, is read', () => {
