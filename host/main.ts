@@ -66,7 +66,8 @@ async function main(): Promise<void> {
       process.exitCode = thrown.exitCode === 0 ? 0 : usageStatus;
       return;
     }
-    new Terminal(process.stderr).paragraph(`vesper: ${messageOf(thrown)}`);
+    const terminal = new Terminal(process.stderr);
+    for (const line of messageOf(thrown).split('\n')) terminal.paragraph(`vesper: ${line}`);
     if (!(thrown instanceof VesperError) && process.env['VESPER_DEBUG'] !== undefined) console.error(thrown);
     process.exitCode = thrown instanceof VesperError ? thrown.exitStatus : 1;
   }

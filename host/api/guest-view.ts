@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
 import type { LoadedProbe } from '../guest/probe-state.ts';
+import type { Failure } from '../service/guest-probes.ts';
 import type { ManagedGuest } from '../service/managed-guest.ts';
 import type { WantedProbe } from '../service/wanted.ts';
 import type { GuestView, ProbeView, RelayView } from './view.ts';
@@ -50,7 +51,7 @@ const probeView = (
   name: string,
   loaded: LoadedProbe | undefined,
   wanted: WantedProbe | undefined,
-  failure: string | undefined,
+  failure: Failure | undefined,
 ): ProbeView => ({
   name,
   sha256: loaded?.sha256 ?? wanted?.sha256 ?? '',
@@ -60,7 +61,10 @@ const probeView = (
   armed_points: loaded?.armedPoints ?? 0,
   points: loaded?.points ?? [],
   parameters: wanted?.parameters ?? {},
-  reason: loaded === undefined ? (failure ?? '') : '',
+  wanted_by: wanted === undefined ? null : (wanted.configured ?? 'attach'),
+  reason: failure?.message ?? '',
+  attempts: failure?.attempts ?? 0,
+  next_attempt: failure?.nextAt?.toISOString() ?? null,
 });
 
 function relayView({ session }: ManagedGuest): RelayView | null {

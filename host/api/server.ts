@@ -2,10 +2,11 @@
 
 /** The API over a unix socket: HTTP with JSON, events as a stream. Who may open the socket may use it. */
 
-import { chmodSync, rmSync } from 'node:fs';
+import { chmodSync, chownSync, rmSync } from 'node:fs';
 import { createConnection } from 'node:net';
 import fastify, { type FastifyInstance } from 'fastify';
 import { z } from 'zod';
+import { loadSocketAddon } from '../channel/native.ts';
 import { messageOf, VesperError } from '../error.ts';
 import { apiSocketPath } from '../service/config.ts';
 import type { Service } from '../service/service.ts';
@@ -13,6 +14,7 @@ import { pageType } from '../sink/prometheus/page.ts';
 import { eventRoutes } from './event-routes.ts';
 import { guestView } from './guest-view.ts';
 import { type MetricsAddress, MetricsServer } from './metrics-server.ts';
+import { groupId, peerOf } from './peer.ts';
 import type { ProblemView } from './view.ts';
 
 const attachBody = z.object({
@@ -63,6 +65,9 @@ export class ApiServer {
       );
     }
     rmSync(this.#path, { force: true });
+    loadSocketAddon();
+    // Until it has its mode, nobody but the service's own user may connect.
+    process.umask(process.umask() | 0o022);
     try {
       await this.#app.listen({ path: this.#path });
     } catch (thrown) {
@@ -71,7 +76,9 @@ export class ApiServer {
       });
     }
     this.#listening = true;
-    chmodSync(this.#path, 0o660);
+    const { group, mode = 0o660 } = this.#service.config.api ?? {};
+    if (group !== undefined) chownSync(this.#path, -1, await groupId(group));
+    chmodSync(this.#path, mode);
     await this.#metrics?.start();
     if (this.#metrics !== undefined) this.#service.log.info(`metrics on ${this.#metrics.url}`);
   }
@@ -98,21 +105,27 @@ export class ApiServer {
     this.#app.get<{ Params: { guest: string } }>('/v1/guests/:guest', ({ params }) =>
       guestView(service.guest(params.guest)),
     );
-    this.#app.post<{ Params: { guest: string } }>('/v1/guests/:guest/attach', async ({ params, body }) => {
-      const { probes, parameters, self_test: selfTest, force } = attachBody.parse(body);
-      const results = await service
-        .guest(params.guest)
-        .attach(probes, parameters, { by: 'api', selfTest, force });
-      return { results };
-    });
-    this.#app.post<{ Params: { guest: string } }>('/v1/guests/:guest/detach', async ({ params, body }) => {
-      const guest = service.guest(params.guest);
-      const given = detachBody.parse(body).probes;
-      const names = given.length > 0 ? given : guestView(guest).probes.map(({ name }) => name);
-      const results = [];
-      for (const name of names) results.push(await guest.detach(name, 'api'));
-      return { results };
-    });
+    this.#app.post<{ Params: { guest: string } }>(
+      '/v1/guests/:guest/attach',
+      async ({ params, body, raw }) => {
+        const by = await peerOf(raw.socket);
+        const { probes, parameters, self_test: selfTest, force } = attachBody.parse(body);
+        const results = await service.guest(params.guest).attach(probes, parameters, { by, selfTest, force });
+        return { results };
+      },
+    );
+    this.#app.post<{ Params: { guest: string } }>(
+      '/v1/guests/:guest/detach',
+      async ({ params, body, raw }) => {
+        const by = await peerOf(raw.socket);
+        const guest = service.guest(params.guest);
+        const given = detachBody.parse(body).probes;
+        const names = given.length > 0 ? given : guestView(guest).probes.map(({ name }) => name);
+        const results = [];
+        for (const name of names) results.push(await guest.detach(name, by));
+        return { results };
+      },
+    );
     this.#app.post<{ Params: { guest: string } }>('/v1/guests/:guest/release', async ({ params }) => {
       await service.guest(params.guest).close({ release: true });
       return {};

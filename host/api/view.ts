@@ -16,8 +16,13 @@ export interface ProbeView {
   readonly armed_points: number;
   readonly points: readonly PointState[];
   readonly parameters: Readonly<Record<string, string>>;
-  /** Why a wanted probe is not loaded, empty otherwise. */
+  /** `FILE:LINE` of the configuration, or `attach`; null where it is not wanted. */
+  readonly wanted_by: string | null;
+  /** Why it is not as it is wanted, empty otherwise. */
   readonly reason: string;
+  /** How often that was tried, and when it will be again; 0 and null where nothing failed. */
+  readonly attempts: number;
+  readonly next_attempt: string | null;
 }
 
 /** Loss accounting of one incarnation: delivered + lost = written by the guest, once the rings are drained. */

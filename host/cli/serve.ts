@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
 
-import { join } from 'node:path';
 import { Command, InvalidArgumentError, Option } from 'commander';
 import { defaultMetricsAddress, metricsAddress } from '../api/metrics-server.ts';
 import { ApiServer } from '../api/server.ts';
@@ -8,18 +7,23 @@ import { VesperError } from '../error.ts';
 import { createLog } from '../log.ts';
 import { QemuProvider } from '../provider/qemu/provider.ts';
 import { RelayHub } from '../relay/hub.ts';
-import { defaultHeartbeatMs, defaultRegionBytes, defaultRunDirectory } from '../service/config.ts';
+import { defaultConfigPath } from '../service/config-file.ts';
+import { ServiceManager } from '../service/notify.ts';
+import { Reload } from '../service/reload.ts';
 import { Service } from '../service/service.ts';
+import { type Given, readSettings, requireProvider, type Settings } from '../service/settings.ts';
 import { builtCatalogueRoots } from './catalogue-roots.ts';
 import { collect, example } from './context.ts';
 
 interface Options {
+  readonly config?: string;
+  readonly check?: boolean;
   readonly stateDir: string;
+  readonly runDir: string;
   readonly qemu: readonly string[];
   readonly qemuDir: readonly string[];
   readonly catalogue: readonly string[];
-  readonly regionMib: number;
-  readonly runDir?: string;
+  readonly regionMib?: number;
   readonly metrics?: string | true;
 }
 
@@ -36,6 +40,13 @@ function parseRegionMib(text: string): number {
 export function serveCommand(): Command {
   return new Command('serve')
     .description('The service: keeps sessions with the guests and their wanted probes in place.')
+    .addOption(
+      new Option(
+        '--config <file>',
+        `configuration, else ${defaultConfigPath} if it is there; flags win over it`,
+      ).env('VESPER_CONFIG'),
+    )
+    .option('--check', 'say whether the configuration is right, and do nothing else')
     .addOption(
       new Option('--state-dir <dir>', 'wanted state, images, audit log')
         .env('VESPER_STATE_DIR')
@@ -55,66 +66,97 @@ export function serveCommand(): Command {
     .option('--catalogue <dir>', 'a directory with probe images (may be repeated)', collect, [])
     .option(
       '--region-mib <n>',
-      'size of a region that is plugged into a guest, in MiB: a power of two',
+      'size of a region that is plugged into a guest, in MiB: a power of two (2)',
       parseRegionMib,
-      defaultRegionBytes / MiB,
     )
-    .addHelpText('after', example('vesper serve --qemu web1=/run/web1.qmp'))
+    .addHelpText(
+      'after',
+      example(
+        'vesper serve --qemu web1=/run/web1.qmp\nvesper serve --config /etc/vesper/vesper.yaml --check',
+      ),
+    )
     .action(async (_options: Options, command: Command) => {
-      const options = command.optsWithGlobals<Options>();
-      if (options.qemu.length === 0 && options.qemuDir.length === 0) {
-        throw new VesperError(
-          'USAGE',
-          'name at least one QEMU: --qemu NAME=QMP-SOCKET or --qemu-dir DIRECTORY',
-        );
-      }
-      const metrics = options.metrics === undefined ? undefined : metricsAddress(options.metrics);
-      const log = createLog();
-      const hub = new RelayHub();
-      const runDirectory = options.runDir ?? defaultRunDirectory();
-      const service = new Service({
-        log,
-        relays: hub,
-        providers: [
-          new QemuProvider({
-            monitors: options.qemu.map(parseMonitor),
-            folders: options.qemuDir,
-            runtimeDirectory: join(runDirectory, 'qemu'),
-            log,
-          }),
-        ],
-        config: {
-          runDirectory,
-          stateDirectory: options.stateDir,
-          catalogueRoots: options.catalogue.length > 0 ? options.catalogue : builtCatalogueRoots(),
-          regionBytes: options.regionMib * MiB,
-          heartbeatMs: defaultHeartbeatMs,
-        },
-      });
-      const api = new ApiServer(service, metrics);
-      const stop = async (): Promise<void> => {
-        await api.stop();
-        await service.stop();
-        hub.close();
-      };
-      const signalled = new Promise<void>((resolve) => {
-        for (const signal of ['SIGINT', 'SIGTERM'] as const) process.once(signal, () => resolve());
-      });
-      try {
-        await api.start();
-        await service.start();
-        log.info(`listening on ${api.path}`);
-        await signalled;
-        log.info('stopping; guests keep their probes');
-      } finally {
-        await stop();
-      }
+      const read = (): Settings => readSettings(givenBy(command), builtCatalogueRoots());
+      if (command.opts<Options>().check === true) check(read());
+      else await serve(read);
     });
 }
 
-function parseMonitor(text: string): { readonly name: string; readonly path: string } {
+async function serve(read: () => Settings): Promise<void> {
+  const settings = read();
+  const qemu = requireProvider(settings);
+  const metrics = settings.metrics === undefined ? undefined : metricsAddress(settings.metrics);
+  const log = createLog(settings.logLevel);
+  const manager = new ServiceManager(log);
+  const hub = new RelayHub();
+  const service = new Service({
+    log,
+    relays: hub,
+    providers: [new QemuProvider({ ...qemu, log })],
+    config: settings.service,
+  });
+  const api = new ApiServer(service, metrics);
+  const ended = new Promise<NodeJS.Signals>((resolve) => {
+    for (const signal of ['SIGINT', 'SIGTERM'] as const) process.once(signal, resolve);
+  });
+  const reload = new Reload(service, manager, read, settings);
+  try {
+    await api.start();
+    await service.start();
+    process.on('SIGHUP', () => reload.now());
+    log.info(`listening on ${api.path}`);
+    manager.ready(reload.status);
+    await ended;
+    log.info('stopping; guests keep their probes');
+  } finally {
+    process.removeAllListeners('SIGHUP');
+    manager.stopping();
+    await api.stop();
+    const stuck = await service.stop();
+    if (stuck.length > 0) log.warn(`left as they are, since they do not answer: ${stuck.join(', ')}`);
+    hub.close();
+  }
+  // What is stuck may hold the event loop; all that has to outlive the service is on disk.
+  setTimeout(() => process.exit(), exitLimitMs).unref();
+}
+
+const exitLimitMs = 500;
+
+function check(settings: Settings): void {
+  if (settings.file === undefined) {
+    throw new VesperError('NOT_FOUND', `there is no ${defaultConfigPath}: name a file with --config`);
+  }
+  requireProvider(settings);
+  if (settings.metrics !== undefined) metricsAddress(settings.metrics);
+  const rules = settings.service.probes?.length ?? 0;
+  process.stdout.write(
+    `${settings.file} is right: it asks for probes in ${rules} ${rules === 1 ? 'entry' : 'entries'}\n`,
+  );
+}
+
+/** What was said on the command line or in the environment, not what is usual. */
+function givenBy(command: Command): Given {
+  const options = command.optsWithGlobals<Options>();
+  const said = (name: keyof Options): boolean => {
+    const source = command.getOptionValueSourceWithGlobals(name);
+    return source === 'cli' || source === 'env';
+  };
+  return {
+    config: options.config,
+    runDirectory: said('runDir') ? options.runDir : undefined,
+    stateDirectory: said('stateDir') ? options.stateDir : undefined,
+    monitors: Object.fromEntries(options.qemu.map(parseMonitor)),
+    folders: options.qemuDir,
+    catalogue: options.catalogue,
+    regionBytes: options.regionMib === undefined ? undefined : options.regionMib * MiB,
+    metrics: options.metrics === true ? defaultMetricsAddress : options.metrics,
+    logLevel: process.env['VESPER_LOG'],
+  };
+}
+
+function parseMonitor(text: string): readonly [name: string, path: string] {
   const at = text.indexOf('=');
   if (at < 1 || at === text.length - 1)
     throw new VesperError('USAGE', `--qemu ${text}: write NAME=QMP-SOCKET`);
-  return { name: text.slice(0, at), path: text.slice(at + 1) };
+  return [text.slice(0, at), text.slice(at + 1)];
 }

@@ -14,7 +14,7 @@ export interface AuditEntry {
   readonly probe: string;
   readonly sha256: string;
   readonly args: string;
-  /** Who asked: `uid 1000`, `reconcile`. */
+  /** Who asked: `alice (uid 1000, pid 4242)`, the peer of the API's socket; `reconcile`: the service, to make true what is wanted. */
   readonly by: string;
   readonly result: string;
 }

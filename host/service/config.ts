@@ -4,6 +4,7 @@
 
 import { join } from 'node:path';
 import { heartbeatMs } from '../wire/region.ts';
+import type { ProbeRule } from './config-file.ts';
 
 export interface ServiceConfig {
   /** Sockets and regions; gone after a reboot. */
@@ -15,6 +16,10 @@ export interface ServiceConfig {
   /** Of a guest's region, in bytes; a power of two. */
   readonly regionBytes: number;
   readonly heartbeatMs: number;
+  /** Of the API's socket. Default: the group of the service, 0660. */
+  readonly api?: { readonly group?: string | undefined; readonly mode?: number | undefined };
+  /** Which probes are wanted on which guests, beside what is attached. */
+  readonly probes?: readonly ProbeRule[];
 }
 
 /** The most that a guest can place behind a PCI Express root port of which nothing is said. */

@@ -10,7 +10,7 @@ import { channelClosed, GuestSession, kernelPanic } from '../guest/session.ts';
 import type { Remembered } from '../guest/session-options.ts';
 import type { LifecycleEvent, Machine } from '../provider/provider.ts';
 import { Backoff } from './backoff.ts';
-import { GuestProbes } from './guest-probes.ts';
+import { type Failure, GuestProbes } from './guest-probes.ts';
 import type { AttachOptions, GuestServices } from './guest-services.ts';
 import type { GuestState, ProbeResult } from './results.ts';
 import type { WantedProbe } from './wanted.ts';
@@ -72,7 +72,7 @@ export class ManagedGuest {
     return this.#past;
   }
 
-  get failures(): ReadonlyMap<string, string> {
+  get failures(): ReadonlyMap<string, Failure> {
     return this.#probes.failures;
   }
 
@@ -150,6 +150,11 @@ export class ManagedGuest {
   ): Promise<readonly ProbeResult[]> {
     const session = await this.active(this.#services.config.heartbeatMs * 20);
     return this.#probes.attach(session, references, assignments, options);
+  }
+
+  /** The configuration changed. */
+  reconfigured(): Promise<void> {
+    return this.#probes.reconfigured();
   }
 
   /** Make a probe unwanted and unload it where it is loaded. */
@@ -275,7 +280,7 @@ export class ManagedGuest {
     if (broken > 0)
       this.#become('degraded', `${broken} rings are quarantined: what the guest wrote there is broken`);
     else if (tampered !== undefined) this.#become('degraded', `the guest overwrote ${tampered}`);
-    else if (failed !== undefined) this.#become('degraded', failed[1]);
+    else if (failed !== undefined) this.#become('degraded', failureText(failed[1]));
     else this.#become('active', this.#session.resumed ? 'resumed' : 'activated');
   }
 
@@ -335,4 +340,10 @@ export class ManagedGuest {
       void this.#connecting?.then(finish);
     });
   }
+}
+
+function failureText({ message, attempts, nextAt }: Failure): string {
+  if (nextAt === undefined) return message;
+  const tried = attempts === 1 ? 'once' : `${attempts} times`;
+  return `${message} (tried ${tried}, again at ${nextAt.toISOString().slice(11, 19)} UTC)`;
 }

@@ -13,6 +13,7 @@ import type { GuestKernel } from '../probe/finding.ts';
 import { explainLoadError } from '../probe/load-error.ts';
 import { argumentString } from '../probe/parameters.ts';
 import { limits } from '../wire/message.ts';
+import type { AuditLog } from './audit.ts';
 import type { GuestServices } from './guest-services.ts';
 import type { ProbeImages } from './images.ts';
 import type { ProbeResult } from './results.ts';
@@ -29,7 +30,7 @@ export interface AttachRequest {
   /** Push although the check says that it will not load. */
   readonly force: boolean;
   /** Called when nothing speaks against the push any more, just before it. */
-  readonly accepted: () => void;
+  readonly accepted: () => Promise<void>;
   readonly services: GuestServices;
 }
 
@@ -108,7 +109,7 @@ export async function attachProbe(request: AttachRequest): Promise<ProbeResult> 
       warnings,
     );
   services.images.keep(image);
-  request.accepted();
+  await request.accepted();
   const result = await session.push(image, args).catch((thrown: unknown) => {
     // Whether it was loaded is not known; that it was tried has to be.
     services.audit.append({ ...entry, result: thrown instanceof VesperError ? thrown.code : 'FAILED' });
@@ -181,12 +182,18 @@ export async function detachProbe({
   services,
 }: DetachRequest): Promise<ProbeResult> {
   const startedMs = performance.now();
-  const wasWanted = services.wanted.remove(guest.uuid, name);
+  const wasWanted = services.wanted.remove(guest, name);
+  await services.wanted.saved();
+  const configured = services.wanted.configured(guest, name)?.configured;
   const loaded = session?.probes.find(name);
+  const until =
+    configured === undefined
+      ? ''
+      : `. It stays detached, although ${configured} asks for it, until it is attached again (vesper attach ${guest.name} ${name}) or nothing asks for it any more`;
   const answer = (ok: boolean, message: string, errno = ''): ProbeResult => ({
     probe: name,
     ok,
-    message,
+    message: `${message}${until}`,
     warnings: [],
     armed_points: 0,
     points: [],
@@ -195,16 +202,39 @@ export async function detachProbe({
     errno,
   });
   if (session === undefined || loaded === undefined) {
-    return wasWanted
-      ? answer(
-          true,
-          `${name} is no longer wanted on ${guest.name}; it was not loaded${session === undefined ? ', or is unloaded when the guest comes back' : ''}`,
-        )
-      : answer(false, `${name} is not attached to ${guest.name}`, 'ENOENT');
+    if (!wasWanted) return answer(false, `${name} is not attached to ${guest.name}`, 'ENOENT');
+    const { name: of, uuid } = guest;
+    const entry = { action: 'unload', guest: of, uuid, probe: name, sha256: '', args: '', by } as const;
+    services.audit.append({ ...entry, result: 'not loaded' });
+    return answer(
+      true,
+      `${name} is no longer wanted on ${of}; it was not loaded${session === undefined ? ', or is unloaded when the guest comes back' : ''}`,
+    );
   }
-  const { error, written, lost } = await session.unload(loaded);
-  const errno = error === 0 ? '' : errnoName(error);
-  services.audit.append({
+  const { error, message } = await unloadProbe({ guest, session, loaded, by, audit: services.audit });
+  return answer(error === '', message, error);
+}
+
+export interface UnloadRequest {
+  readonly guest: { readonly name: string; readonly uuid: string };
+  readonly session: GuestSession;
+  readonly loaded: LoadedProbe;
+  readonly by: string;
+  readonly audit: AuditLog;
+}
+
+/** Disarms and unloads, and says so in the audit log. `error` is the errno's name of the guest's kernel, or empty. */
+export async function unloadProbe({
+  guest,
+  session,
+  loaded,
+  by,
+  audit,
+}: UnloadRequest): Promise<{ readonly error: string; readonly message: string }> {
+  const { name } = loaded;
+  const { error: errno, written, lost } = await session.unload(loaded);
+  const error = errno === 0 ? '' : errnoName(errno);
+  audit.append({
     action: 'unload',
     guest: guest.name,
     uuid: guest.uuid,
@@ -212,9 +242,11 @@ export async function detachProbe({
     sha256: loaded.sha256,
     args: loaded.args ?? '',
     by,
-    result: errno === '' ? 'unloaded' : errno,
+    result: error === '' ? 'unloaded' : error,
   });
-  return errno === ''
-    ? answer(true, `${name} is unloaded: it wrote ${written} records and lost ${lost}`)
-    : answer(false, `${name} is disarmed, but the guest's kernel did not unload it: ${errno}`, errno);
+  const message =
+    error === ''
+      ? `${name} is unloaded: it wrote ${written} records and lost ${lost}`
+      : `${name} is disarmed, but the guest's kernel did not unload it: ${error}`;
+  return { error, message };
 }

@@ -4,7 +4,7 @@
 
 import { mkdirSync } from 'node:fs';
 import { join } from 'node:path';
-import { VesperError } from '../error.ts';
+import { messageOf, VesperError } from '../error.ts';
 import { Heartbeat } from '../guest/heartbeat.ts';
 import type { Logger } from '../log.ts';
 import type { Machine, Provider } from '../provider/provider.ts';
@@ -12,6 +12,7 @@ import type { RelayFactory } from '../relay/relay.ts';
 import { AuditLog } from './audit.ts';
 import { Bus } from './bus.ts';
 import type { ServiceConfig } from './config.ts';
+import type { ProbeRule } from './config-file.ts';
 import type { GuestServices } from './guest-services.ts';
 import { ProbeImages } from './images.ts';
 import { InstanceLock } from './instance-lock.ts';
@@ -28,6 +29,15 @@ export interface ServiceParts {
   readonly relays: RelayFactory;
 }
 
+export interface StopOptions {
+  readonly release?: boolean;
+  readonly limitMs?: number;
+}
+
+const stopLimitMs = 5_000;
+/** Probes are unloaded, devices unplugged. */
+const releaseLimitMs = 120_000;
+
 export class Service {
   readonly config: ServiceConfig;
   readonly log: Logger;
@@ -40,10 +50,12 @@ export class Service {
   readonly #guests = new Map<string, ManagedGuest>();
   readonly #services: GuestServices;
   readonly #found = new Set<() => void>();
+  readonly #problems = new Map<string, string>();
 
   /** Throws HOST where another service has the same state directory, or the directories cannot be used. */
   constructor({ config, log, providers, relays }: ServiceParts) {
-    mkdirSync(config.runDirectory, { recursive: true, mode: 0o750 });
+    // Members of the API's group and the users of QEMUs have to pass; what lies in it has modes of its own.
+    mkdirSync(config.runDirectory, { recursive: true, mode: 0o755 });
     mkdirSync(config.stateDirectory, { recursive: true, mode: 0o750 });
     this.#lock = InstanceLock.take(join(config.stateDirectory, 'lock'));
     this.config = config;
@@ -53,13 +65,15 @@ export class Service {
     this.metrics = new Metrics(this);
     this.#providers = providers;
     this.images = new ProbeImages(config);
+    const wanted = WantedState.load(join(config.stateDirectory, 'wanted.json'));
+    wanted.configure(config.probes ?? []);
     this.#services = {
       config,
       relays,
       heartbeat: new Heartbeat(config.heartbeatMs),
       log,
       images: this.images,
-      wanted: WantedState.load(join(config.stateDirectory, 'wanted.json')),
+      wanted,
       memory: new SessionMemory(join(config.stateDirectory, 'sessions'), log),
       audit: new AuditLog(join(config.stateDirectory, 'audit.ndjson'), log, (entry) =>
         this.metrics.told(entry),
@@ -77,11 +91,41 @@ export class Service {
     await Promise.all(this.#providers.map((provider) => provider.start(events)));
   }
 
-  /** Without `release` guests keep their probes, armed, for the next service. */
-  async stop(options: { readonly release: boolean } = { release: false }): Promise<void> {
-    await Promise.allSettled([...this.#guests.values()].map((guest) => guest.close(options)));
-    await Promise.allSettled(this.#providers.map((provider) => provider.stop()));
+  /** The probes that the configuration asks for from now on. A guest that is stuck holds up no other. */
+  reconfigure(probes: readonly ProbeRule[]): void {
+    this.#services.wanted.configure(probes);
+    for (const guest of this.guests()) void guest.reconfigured();
+  }
+
+  /** Why something is not as it should be, beside what providers say; undefined: it is now. */
+  setProblem(where: string, problem: string | undefined): void {
+    if (problem === undefined) this.#problems.delete(where);
+    else this.#problems.set(where, problem);
+  }
+
+  /**
+   * Without `release` guests keep their probes, armed, for the next service. Ends within `limitMs`: what has to outlive the service is
+   * on disk, and a guest or monitor that is stuck is left as it is. Returns the names of such guests.
+   */
+  async stop({
+    release = false,
+    limitMs = release ? releaseLimitMs : stopLimitMs,
+  }: StopOptions = {}): Promise<readonly string[]> {
+    const stuck = new Set<string>();
+    const leave = async (guest: ManagedGuest): Promise<void> => {
+      stuck.add(guest.machine.name);
+      try {
+        await guest.close({ release });
+      } catch (thrown) {
+        this.log.warn(`${guest.machine.name}: ${messageOf(thrown)}`);
+      }
+      stuck.delete(guest.machine.name);
+    };
+    await within(limitMs, Promise.all(this.guests().map(leave)));
+    await within(limitMs, Promise.allSettled(this.#providers.map((provider) => provider.stop())));
+    await within(limitMs, this.#services.wanted.saved()).catch((thrown) => this.log.error(messageOf(thrown)));
     this.#lock.release();
+    return [...stuck];
   }
 
   /** Called whenever a guest is found, or found anew; returns what takes the watcher off. */
@@ -96,7 +140,10 @@ export class Service {
 
   /** Why guests may be missing: places where a provider cannot look, and why. */
   problems(): ReadonlyMap<string, string> {
-    return new Map(this.#providers.flatMap((provider) => [...(provider.problems?.() ?? [])]));
+    return new Map([
+      ...this.#problems,
+      ...this.#providers.flatMap((provider) => [...(provider.problems?.() ?? [])]),
+    ]);
   }
 
   /** By name, UUID or the beginning of a UUID; throws NOT_FOUND with the names there are. */
@@ -162,4 +209,11 @@ export class Service {
     for (const check of this.#found) check();
     guest.connect();
   }
+}
+
+/** Resolves when the work is done or time is up. */
+async function within(limitMs: number, work: Promise<unknown>): Promise<void> {
+  const limit = Promise.withResolvers<void>();
+  const timer = setTimeout(limit.resolve, limitMs);
+  await Promise.race([work, limit.promise]).finally(() => clearTimeout(timer));
 }

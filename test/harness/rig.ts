@@ -206,25 +206,32 @@ export class Rig implements AsyncDisposable {
   }
 }
 
+export interface ServiceProcessOptions {
+  /** Configuration file, which has to name the guest; without one the guest is named on the command line. */
+  readonly config?: string;
+  readonly environment?: Readonly<Record<string, string>>;
+  /** Further arguments of `vesper serve`. */
+  readonly more?: readonly string[];
+}
+
 /** `vesper serve` as a process of its own, which can be killed. */
 export class ServiceProcess implements AsyncDisposable {
   readonly directory: string;
   readonly api: ApiClient;
   readonly #machine: Machine;
-  readonly #arguments: readonly string[];
+  readonly #options: ServiceProcessOptions;
   #child: ChildProcess | undefined;
   log = '';
 
-  /** `more` are further arguments of `vesper serve`. */
   constructor(
     machine: Machine,
     directory: string = mkdtempSync(join(tmpdir(), rigPrefix)),
-    more: readonly string[] = [],
+    options: ServiceProcessOptions = {},
   ) {
     this.directory = directory;
     this.#machine = machine;
     used.add(machine);
-    this.#arguments = ['serve', '--qemu', `${machine.name}=${machine.qmpPath}`, ...more];
+    this.#options = options;
     this.api = new ApiClient(apiSocketPath(this.directory));
   }
 
@@ -233,6 +240,9 @@ export class ServiceProcess implements AsyncDisposable {
       ...process.env,
       VESPER_RUN_DIR: this.directory,
       VESPER_STATE_DIR: join(this.directory, 'state'),
+      // Not what this machine may have in /etc.
+      VESPER_CONFIG: this.#options.config ?? '/dev/null',
+      ...this.#options.environment,
     };
   }
 
@@ -242,10 +252,16 @@ export class ServiceProcess implements AsyncDisposable {
 
   /** Resolves when the service listens. */
   async start(): Promise<void> {
-    const child = spawn(process.execPath, [join(repository, 'host/main.ts'), ...this.#arguments], {
-      env: this.environment,
-      stdio: ['ignore', 'inherit', 'pipe'],
-    });
+    const { name, qmpPath } = this.#machine;
+    const guests = this.#options.config === undefined ? ['--qemu', `${name}=${qmpPath}`] : [];
+    const child = spawn(
+      process.execPath,
+      [join(repository, 'host/main.ts'), 'serve', ...guests, ...(this.#options.more ?? [])],
+      {
+        env: this.environment,
+        stdio: ['ignore', 'inherit', 'pipe'],
+      },
+    );
     this.#child = child;
     const listening = Promise.withResolvers<void>();
     createInterface({ input: child.stderr as NodeJS.ReadableStream }).on('line', (line) => {
@@ -258,13 +274,13 @@ export class ServiceProcess implements AsyncDisposable {
     await listening.promise;
   }
 
-  /** SIGKILL unless another signal is given; resolves when it is gone. */
-  async kill(signal: NodeJS.Signals = 'SIGKILL'): Promise<void> {
+  /** SIGKILL unless another signal is given; resolves when it is gone, with its exit status, null where a signal ended it. */
+  async kill(signal: NodeJS.Signals = 'SIGKILL'): Promise<number | null> {
     const child = this.#child;
-    if (child === undefined || !this.running) return;
-    const gone = once(child, 'exit');
+    if (child === undefined || !this.running) return null;
+    const gone = once(child, 'exit') as Promise<[number | null]>;
     child.kill(signal);
-    await gone;
+    return (await gone)[0];
   }
 
   /** Runs the CLI against this service. */
@@ -320,6 +336,8 @@ export class ServiceProcess implements AsyncDisposable {
 
 /** Machines of this process that a service was given. */
 const used = new Set<Machine>();
+/** Have `leftovers` look after a machine that neither a rig nor a service process was given. */
+export const track = (machine: Machine): unknown => used.add(machine);
 const rigPrefix = `vesper-rig-${process.pid}-`;
 
 const regionsOf = ({ name }: Machine): readonly string[] =>

@@ -137,34 +137,7 @@ export class StandInGuest implements Machine, Provider, AsyncDisposable {
   }
 
   #usual(request: Frame, change: Partial<PayloadOf<'hello'>> = {}): Uint8Array | undefined {
-    const { requestId: id } = request;
-    switch (request.name) {
-      case 'hello_request':
-        return encodeFrame('hello', id, {
-          cpu_count: 1,
-          page_size: 4096,
-          chunk_max: limits.CHUNK_MAX.value,
-          image_max: limits.IMAGE_MAX.value,
-          kernel_release: '6.1.0-56-cloud-amd64',
-          vermagic: '6.1.0-56-cloud-amd64 SMP preempt mod_unload modversions ',
-          machine: 'x86_64',
-          boot_id: new Uint8Array(16).fill(1),
-          relay_token: this.#region?.token ?? new Uint8Array(16),
-          ...change,
-        });
-      case 'activate':
-        return encodeFrame('activated', id, { ring_count: 2, cpu_count: 1, epoch: request.payload.epoch });
-      case 'status':
-        return encodeFrame('status_report', id, {}, []);
-      case 'ping':
-        return encodeFrame('pong', id, { host_time_ns: request.payload.host_time_ns });
-      case 'push_begin':
-        return encodeFrame('push_ready', id, { slot: request.payload.slot });
-      case 'push_commit':
-        return encodeFrame('loaded', id, { slot: request.payload.slot, stage: 3 }, []);
-      default:
-        return undefined;
-    }
+    return frontendAnswer(request, { relay_token: this.#region?.token ?? new Uint8Array(16), ...change });
   }
 
   /** Ends the service with it. */
@@ -177,6 +150,37 @@ export class StandInGuest implements Machine, Provider, AsyncDisposable {
 
   [Symbol.asyncDispose](): Promise<void> {
     return this.close();
+  }
+}
+
+/** What a frontend would say to a request; `hello` is what differs in its hello. */
+export function frontendAnswer(request: Frame, hello: Partial<PayloadOf<'hello'>>): Uint8Array | undefined {
+  const { requestId: id } = request;
+  switch (request.name) {
+    case 'hello_request':
+      return encodeFrame('hello', id, {
+        cpu_count: 1,
+        page_size: 4096,
+        chunk_max: limits.CHUNK_MAX.value,
+        image_max: limits.IMAGE_MAX.value,
+        kernel_release: '6.1.0-56-cloud-amd64',
+        vermagic: '6.1.0-56-cloud-amd64 SMP preempt mod_unload modversions ',
+        machine: 'x86_64',
+        boot_id: new Uint8Array(16).fill(1),
+        ...hello,
+      });
+    case 'activate':
+      return encodeFrame('activated', id, { ring_count: 2, cpu_count: 1, epoch: request.payload.epoch });
+    case 'status':
+      return encodeFrame('status_report', id, {}, []);
+    case 'ping':
+      return encodeFrame('pong', id, { host_time_ns: request.payload.host_time_ns });
+    case 'push_begin':
+      return encodeFrame('push_ready', id, { slot: request.payload.slot });
+    case 'push_commit':
+      return encodeFrame('loaded', id, { slot: request.payload.slot, stage: 3 }, []);
+    default:
+      return undefined;
   }
 }
 

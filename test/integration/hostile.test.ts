@@ -304,7 +304,7 @@ describe('at the channel of a real guest', () => {
     await wellServed('still-served');
 
     const second = new ServiceProcess(machine, join(scratch, 'second'));
-    onTestFinished(() => second.kill());
+    onTestFinished(async () => void (await second.kill()));
     await second.start();
     const busy = /qmp\.sock: no greeting from QEMU .* a monitor serves one client at a time/;
     await expect.poll(() => second.log, { timeout: 20_000 }).toMatch(busy);

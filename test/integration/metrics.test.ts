@@ -17,7 +17,7 @@ afterAll(() => expect(leftovers()).toEqual([]));
 test('vesper metrics, and --metrics over TCP: what the guest did is on the page, and promtool has no complaint', async () => {
   const machine = await Machine.boot();
   const directory = mkdtempSync(join(tmpdir(), `vesper-rig-${process.pid}-`));
-  await using service = new ServiceProcess(machine, directory, ['--metrics', '127.0.0.1:0']);
+  await using service = new ServiceProcess(machine, directory, { more: ['--metrics', '127.0.0.1:0'] });
   await service.start();
   await service.guestUntil(({ state }) => state === 'active');
   const attached = await service.vesper('attach', machine.name, 'signal', 'oom');

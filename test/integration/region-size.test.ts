@@ -13,7 +13,7 @@ const MiB = 1 << 20;
 afterAll(() => expect(leftovers()).toEqual([]));
 
 async function regionMib(machine: Machine, more: readonly string[]): Promise<number> {
-  await using service = new ServiceProcess(machine, undefined, more);
+  await using service = new ServiceProcess(machine, undefined, { more });
   await service.start();
   const { relay } = await service.guestUntil(({ state }) => state === 'active');
   return (relay?.region_bytes ?? 0) / MiB;
@@ -30,7 +30,7 @@ test('as large as the service was told', async () => {
 test('a size that no region can have is wrong usage', async () => {
   await using machine = await Machine.boot({ frontend: false });
   for (const size of ['3', '0', '0.5', '2048', 'large']) {
-    const service = new ServiceProcess(machine, undefined, ['--region-mib', size]);
+    const service = new ServiceProcess(machine, undefined, { more: ['--region-mib', size] });
     await expect(service.start()).rejects.toThrow(/ended \(2\).*power of two/s);
     rmSync(service.directory, { recursive: true });
   }

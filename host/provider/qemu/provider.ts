@@ -20,6 +20,8 @@ export interface QemuProviderOptions {
   readonly runtimeDirectory: string;
   /** For the files of regions: a tmpfs. Default `/dev/shm`. */
   readonly regionDirectory?: string;
+  /** How long the region of a guest waits that died while no service was there. Default: a day. */
+  readonly blackBoxKeptMs?: number;
   readonly connectLimitMs?: number;
   readonly commandLimitMs?: number;
   /** How long a guest may take to let go of a device. */
@@ -28,8 +30,7 @@ export interface QemuProviderOptions {
 }
 
 const defaultRegionDirectory = '/dev/shm';
-/** How long the region of a guest waits that died while no service was there. */
-const blackBoxKeptMs = 24 * 3_600_000;
+const defaultBlackBoxKeptMs = 24 * 3_600_000;
 /** start() waits no longer for machines that do not answer; they are found later. */
 const startLimitMs = 1_000;
 const lookAgainMs = 1_000;
@@ -75,7 +76,11 @@ export class QemuProvider implements Provider {
   }
 
   async #removeAbandoned(): Promise<void> {
-    const { regionDirectory = defaultRegionDirectory, log } = this.#options;
+    const {
+      regionDirectory = defaultRegionDirectory,
+      blackBoxKeptMs = defaultBlackBoxKeptMs,
+      log,
+    } = this.#options;
     const removed = await removeAbandonedRegions(regionDirectory, blackBoxKeptMs);
     for (const path of removed) log.info(`removed ${path}: the region of a guest that ended long ago`);
   }

@@ -1,0 +1,132 @@
+// SPDX-License-Identifier: Apache-2.0
+
+import { describe, expect, test } from 'vitest';
+import { parseConfig, readConfigFile } from '../../host/service/config-file.ts';
+
+const parse = (...lines: readonly string[]) => parseConfig(lines.join('\n'), 'v.yaml');
+
+describe('a configuration', () => {
+  test('with everything that may stand in it', () => {
+    const config = parse(
+      'providers:',
+      '  qemu:',
+      '    monitors: { web1: /run/vms/web1.qmp }',
+      '    folders: [/run/vms, /run/more]',
+      'directories: { run: /run/v, state: /var/v, regions: /dev/shm, catalogue: [/usr/lib/v] }',
+      'api: { group: vesper, mode: 0640 }',
+      'region: { size: 2 MiB }',
+      'black_box: { keep: 36 h }',
+      'log: { level: debug }',
+      'probes:',
+      '  - guest: web*',
+      '    attach:',
+      '      signal: { signals: "SIGKILL,SIGSEGV" }',
+      '      oom:',
+    );
+    expect(config).toEqual({
+      providers: { qemu: { monitors: { web1: '/run/vms/web1.qmp' }, folders: ['/run/vms', '/run/more'] } },
+      directories: { run: '/run/v', state: '/var/v', regions: '/dev/shm', catalogue: ['/usr/lib/v'] },
+      api: { group: 'vesper', mode: 0o640 },
+      region: { size: 2 << 20 },
+      black_box: { keep: 36 * 3_600_000 },
+      log: { level: 'debug' },
+      probes: [
+        {
+          guest: 'web*',
+          probes: [
+            { name: 'signal', parameters: { signals: 'SIGKILL,SIGSEGV' }, where: 'v.yaml:13' },
+            { name: 'oom', parameters: {}, where: 'v.yaml:14' },
+          ],
+        },
+      ],
+    });
+  });
+
+  test('that is empty leaves everything as it is by default', () => {
+    const nothing = {
+      providers: {},
+      directories: {},
+      api: {},
+      region: {},
+      black_box: {},
+      log: {},
+      probes: [],
+    };
+    expect(parse('')).toEqual(nothing);
+    expect(parse('# nothing', '---')).toEqual(nothing);
+    expect(parse('log:', '  # level: info', 'probes:')).toEqual(nothing);
+  });
+
+  test('values are the text that was written', () => {
+    const [rule] = parse(
+      'probes:',
+      '- guest: 42',
+      '  attach: { p: { a: 010, b: yes, c: 1e3, d: 0xff, e: "" } }',
+    ).probes;
+    expect(rule).toMatchObject({
+      guest: '42',
+      probes: [{ parameters: { a: '010', b: 'yes', c: '1e3', d: '0xff', e: '' } }],
+    });
+  });
+
+  test.each([
+    [
+      ['provider: {}'],
+      'v.yaml:1:1: provider: unknown key: did you mean providers? Here may stand providers, directories, api, region, black_box, log, probes',
+    ],
+    [
+      ['log:', '  levle: info'],
+      'v.yaml:2:3: log.levle: unknown key: did you mean level? Here may stand level',
+    ],
+    [
+      ['providers:', '  qemu: { folder: [/a] }'],
+      'v.yaml:2:11: providers.qemu.folder: unknown key: did you mean folders? Here may stand monitors, folders',
+    ],
+    [
+      ['xyz: 1'],
+      'v.yaml:1:1: xyz: unknown key: Here may stand providers, directories, api, region, black_box, log, probes',
+    ],
+    [
+      ['probes:', '  - guest: a', '    atach: { }'],
+      'v.yaml:2:5: probes.0.attach: is missing: write a mapping: lines of "key: value"\nv.yaml:3:5: probes.0.atach: unknown key: did you mean attach? Here may stand guest, attach',
+    ],
+    [
+      ['log: { level: loud }'],
+      'v.yaml:1:8: log.level: "loud" is not allowed: write one of trace, debug, info, warn, error, fatal, silent',
+    ],
+    [
+      ['region:', '  size: 3 MiB'],
+      'v.yaml:2:3: region.size: "3 MiB" is not allowed: write a power of two from 64 KiB to 1 GiB, such as "1 MiB" or 1048576',
+    ],
+    [['region: { size: 2 GiB }'], /write a power of two from 64 KiB to 1 GiB/],
+    [['black_box: { keep: 24 }'], /"24" is not allowed: write a number with s, min, h or d/],
+    [['api: { mode: 0999 }'], /api.mode: "0999" is not allowed: write three octal digits/],
+    [['directories: { run: here }'], /directories.run: "here" is not allowed: write a path from the root/],
+    [
+      ['providers: { qemu: { folders: /run/vms } }'],
+      'v.yaml:1:22: providers.qemu.folders: write a list: [a, b], or lines that begin with "- " here',
+    ],
+    [['providers: [qemu]'], 'v.yaml:1:1: providers: write a mapping: lines of "key: value" here'],
+    [['log: { level: [info] }'], 'v.yaml:1:8: log.level: write one value here'],
+    [['just a sentence'], 'v.yaml:1:1: write a mapping: lines of "key: value" here'],
+    [
+      ['probes:', '- guest: a', '  attach: { ../evil.ko: }'],
+      /v.yaml:3:13: probes.0.attach...\/evil.ko: "..\/evil.ko" is not allowed: write the name of a probe/,
+    ],
+    [['log: { level: info }', 'log: { level: debug }'], /^v.yaml:2:1: .*unique/],
+    [['log: { level: info'], /^v.yaml:1:\d+: /],
+    [['log: { level: !secret info }'], /^v.yaml:1:15: .*secret/],
+    [['log: { level: loud }', 'api: { mode: x }'], /^v.yaml:1:8: .*\nv.yaml:2:8: [^\n]*$/],
+  ])('with a mistake is refused with file, line, column, key and what is allowed: %j', (lines, sentence) => {
+    const parsing = () => parse(...lines);
+    expect(parsing).toThrow(expect.objectContaining({ code: 'USAGE' }));
+    if (typeof sentence === 'string') expect(parsing).toThrow(expect.objectContaining({ message: sentence }));
+    else expect(parsing).toThrow(sentence);
+  });
+
+  test('that is not there is not found', () => {
+    expect(() => readConfigFile('/nowhere/v.yaml')).toThrow(
+      expect.objectContaining({ code: 'NOT_FOUND', message: expect.stringContaining('/nowhere/v.yaml') }),
+    );
+  });
+});
