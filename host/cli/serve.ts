@@ -74,13 +74,19 @@ async function serve(read: () => Settings): Promise<void> {
   });
   const api = new ApiServer(service);
   const ended = new Promise<NodeJS.Signals>((resolve) => {
-    for (const signal of ['SIGINT', 'SIGTERM'] as const) process.once(signal, resolve);
+    // Without a file there is nothing to read anew: a terminal that is closed ends the service, as it ends others.
+    const ends = [
+      'SIGINT',
+      'SIGTERM',
+      ...(settings.file === undefined ? (['SIGHUP'] as const) : []),
+    ] as const;
+    for (const signal of ends) process.once(signal, resolve);
   });
   const reload = new Reload(service, manager, read, settings);
   try {
     await api.start();
     await service.start();
-    process.on('SIGHUP', () => reload.now());
+    if (settings.file !== undefined) process.on('SIGHUP', () => reload.now());
     log.info(`listening on ${api.path}`);
     manager.ready(reload.status);
     await ended;
