@@ -6,6 +6,7 @@ import { VesperError } from '../error.ts';
 import { createLog } from '../log.ts';
 import { QemuProvider } from '../provider/qemu/provider.ts';
 import { RelayHub } from '../relay/hub.ts';
+import { adviceOn } from '../service/config-advice.ts';
 import { defaultConfigPath } from '../service/config-file.ts';
 import { ServiceManager } from '../service/notify.ts';
 import { Reload } from '../service/reload.ts';
@@ -13,6 +14,7 @@ import { Service } from '../service/service.ts';
 import { type Given, readSettings, requireProvider, type Settings } from '../service/settings.ts';
 import { builtCatalogueRoots } from './catalogue-roots.ts';
 import { collect, example } from './context.ts';
+import { printable } from './terminal.ts';
 
 interface Options {
   readonly config?: string;
@@ -55,7 +57,7 @@ export function serveCommand(): Command {
     )
     .action(async (_options: Options, command: Command) => {
       const read = (): Settings => readSettings(givenBy(command), builtCatalogueRoots());
-      if (command.opts<Options>().check === true) check(read());
+      if (command.opts<Options>().check === true) await check(read());
       else await serve(read);
     });
 }
@@ -105,14 +107,16 @@ async function serve(read: () => Settings): Promise<void> {
 
 const exitLimitMs = 500;
 
-function check(settings: Settings): void {
+async function check(settings: Settings): Promise<void> {
   if (settings.file === undefined) {
     throw new VesperError('NOT_FOUND', `there is no ${defaultConfigPath}: name a file with --config`);
   }
   requireProvider(settings);
-  const rules = settings.service.probes?.length ?? 0;
+  const { probes = [], catalogueRoots } = settings.service;
+  for (const sentence of await adviceOn(probes, catalogueRoots))
+    process.stderr.write(`vesper: ${printable(sentence)}\n`);
   process.stdout.write(
-    `${settings.file} is right: it asks for probes in ${rules} ${rules === 1 ? 'entry' : 'entries'}\n`,
+    `${settings.file} is right: it asks for probes in ${probes.length} ${probes.length === 1 ? 'entry' : 'entries'}\n`,
   );
 }
 
