@@ -7,6 +7,7 @@ import { VesperError } from '../error.ts';
 import { createLog } from '../log.ts';
 import { QemuProvider } from '../provider/qemu/provider.ts';
 import { RelayHub } from '../relay/hub.ts';
+import { adviceOn } from '../service/config-advice.ts';
 import { defaultConfigPath } from '../service/config-file.ts';
 import { ServiceManager } from '../service/notify.ts';
 import { Reload } from '../service/reload.ts';
@@ -14,6 +15,7 @@ import { Service } from '../service/service.ts';
 import { type Given, readSettings, requireProvider, type Settings } from '../service/settings.ts';
 import { builtCatalogueRoots } from './catalogue-roots.ts';
 import { collect, example } from './context.ts';
+import { printable } from './terminal.ts';
 
 interface Options {
   readonly config?: string;
@@ -77,7 +79,7 @@ export function serveCommand(): Command {
     )
     .action(async (_options: Options, command: Command) => {
       const read = (): Settings => readSettings(givenBy(command), builtCatalogueRoots());
-      if (command.opts<Options>().check === true) check(read());
+      if (command.opts<Options>().check === true) await check(read());
       else await serve(read);
     });
 }
@@ -97,13 +99,19 @@ async function serve(read: () => Settings): Promise<void> {
   });
   const api = new ApiServer(service, metrics);
   const ended = new Promise<NodeJS.Signals>((resolve) => {
-    for (const signal of ['SIGINT', 'SIGTERM'] as const) process.once(signal, resolve);
+    // Without a file there is nothing to read anew: a terminal that is closed ends the service, as it ends others.
+    const ends = [
+      'SIGINT',
+      'SIGTERM',
+      ...(settings.file === undefined ? (['SIGHUP'] as const) : []),
+    ] as const;
+    for (const signal of ends) process.once(signal, resolve);
   });
   const reload = new Reload(service, manager, read, settings);
   try {
     await api.start();
     await service.start();
-    process.on('SIGHUP', () => reload.now());
+    if (settings.file !== undefined) process.on('SIGHUP', () => reload.now());
     log.info(`listening on ${api.path}`);
     manager.ready(reload.status);
     await ended;
@@ -122,15 +130,17 @@ async function serve(read: () => Settings): Promise<void> {
 
 const exitLimitMs = 500;
 
-function check(settings: Settings): void {
+async function check(settings: Settings): Promise<void> {
   if (settings.file === undefined) {
     throw new VesperError('NOT_FOUND', `there is no ${defaultConfigPath}: name a file with --config`);
   }
   requireProvider(settings);
   if (settings.metrics !== undefined) metricsAddress(settings.metrics);
-  const rules = settings.service.probes?.length ?? 0;
+  const { probes = [], catalogueRoots } = settings.service;
+  for (const sentence of await adviceOn(probes, catalogueRoots))
+    process.stderr.write(`vesper: ${printable(sentence)}\n`);
   process.stdout.write(
-    `${settings.file} is right: it asks for probes in ${rules} ${rules === 1 ? 'entry' : 'entries'}\n`,
+    `${settings.file} is right: it asks for probes in ${probes.length} ${probes.length === 1 ? 'entry' : 'entries'}\n`,
   );
 }
 

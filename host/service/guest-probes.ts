@@ -202,6 +202,7 @@ export class GuestProbes {
         return;
       }
       const image = await images.wanted(probe, await kernelOf(session, images));
+      refuseOtherName(image, probe);
       if (present !== undefined) {
         const errno = await unloadProbe({
           guest: this.#guest,
@@ -248,4 +249,13 @@ export class GuestProbes {
 function outdated({ image, args }: LoadedProbe, { configured, parameters }: WantedProbe): boolean {
   if (configured === undefined || image === undefined || args === undefined) return false;
   return argumentString(image, parameters) !== args;
+}
+
+/** In a guest a probe goes by the name of its module: under another one it would be loaded and taken for unwanted in turn. */
+function refuseOtherName({ name }: ProbeImage, { name: asked, configured }: WantedProbe): void {
+  if (configured === undefined || name === asked) return;
+  throw new VesperError(
+    'REFUSED',
+    `${configured} asks for ${asked}, whose module is called ${name}: a configured probe has to be called as its module is`,
+  );
 }

@@ -40,10 +40,6 @@ export class ServiceManager {
     this.#send(`RELOADING=1\nMONOTONIC_USEC=${process.hrtime.bigint() / 1000n}`);
   }
 
-  status(text: string): void {
-    this.#send(`STATUS=${oneLine(text)}`);
-  }
-
   /** The watchdog is fed no longer: the time limit for stopping has taken over. */
   stopping(): void {
     clearInterval(this.#watchdog);

@@ -174,6 +174,9 @@ describe('a service with a configuration', () => {
   test('names a probe that does not load, how often it was tried, and when it is tried again', async () => {
     configure('  - guest: "*"', '    attach: { signal: { signals: SIGSEGV }, nosuch: }');
     await reload();
+    const advice = await service.vesper('serve', '--check');
+    expect(advice).toMatchObject({ status: 0, stdout: expect.stringMatching(/is right/) });
+    expect(advice.stderr).toMatch(/vesper\.yaml:9: the catalogue \(.*\) has no probe nosuch\n$/);
     const { probes, state, reason } = await service.guestUntil(
       (one) => (probeOf(one, 'nosuch')?.attempts ?? 0) > 1,
     );
@@ -189,6 +192,14 @@ describe('a service with a configuration', () => {
     configure('  - guest: "*"', '    attach: { signal: { signals: SIGSEGV } }');
     await reload();
     await service.guestUntil((one) => one.state === 'active' && probeOf(one, 'nosuch') === undefined);
+  });
+
+  test('advises on names and parameters that the catalogue does not know', async () => {
+    configure('  - guest: "*"', '    attach: { sgnal: , oom: { colour: red } }');
+    const { status, stderr } = await service.vesper('serve', '--check');
+    expect(status).toBe(0);
+    expect(stderr).toMatch(/vesper\.yaml:9: the catalogue .* has no probe sgnal: did you mean signal\?\n/);
+    expect(stderr).toMatch(/vesper\.yaml:9: Probe oom has no parameter colour; /);
   });
 
   test('says what it takes up only when it is started again', async () => {

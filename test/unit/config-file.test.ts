@@ -15,6 +15,7 @@ describe('a configuration', () => {
       'directories: { run: /run/v, state: /var/v, regions: /dev/shm, catalogue: [/usr/lib/v] }',
       'api: { group: vesper, mode: 0640 }',
       'region: { size: 2 MiB }',
+      'metrics: { listen: "[::1]:9787" }',
       'black_box: { keep: 36 h }',
       'log: { level: debug }',
       'probes:',
@@ -28,6 +29,7 @@ describe('a configuration', () => {
       directories: { run: '/run/v', state: '/var/v', regions: '/dev/shm', catalogue: ['/usr/lib/v'] },
       api: { group: 'vesper', mode: 0o640 },
       region: { size: 2 << 20 },
+      metrics: { listen: '[::1]:9787' },
       black_box: { keep: 36 * 3_600_000 },
       log: { level: 'debug' },
       probes: [
@@ -48,6 +50,7 @@ describe('a configuration', () => {
       directories: {},
       api: {},
       region: {},
+      metrics: {},
       black_box: {},
       log: {},
       probes: [],
@@ -72,7 +75,7 @@ describe('a configuration', () => {
   test.each([
     [
       ['provider: {}'],
-      'v.yaml:1:1: provider: unknown key: did you mean providers? Here may stand providers, directories, api, region, black_box, log, probes',
+      'v.yaml:1:1: provider: unknown key: did you mean providers? Here may stand providers, directories, api, region, metrics, black_box, log, probes',
     ],
     [
       ['log:', '  levle: info'],
@@ -84,7 +87,7 @@ describe('a configuration', () => {
     ],
     [
       ['xyz: 1'],
-      'v.yaml:1:1: xyz: unknown key: Here may stand providers, directories, api, region, black_box, log, probes',
+      'v.yaml:1:1: xyz: unknown key: Here may stand providers, directories, api, region, metrics, black_box, log, probes',
     ],
     [
       ['probes:', '  - guest: a', '    atach: { }'],
@@ -96,7 +99,7 @@ describe('a configuration', () => {
     ],
     [
       ['region:', '  size: 3 MiB'],
-      'v.yaml:2:3: region.size: "3 MiB" is not allowed: write a power of two from 64 KiB to 1 GiB, such as "1 MiB" or 1048576',
+      'v.yaml:2:3: region.size: "3 MiB" is not allowed: write a power of two from 64 KiB to 1 GiB, such as "2 MiB" or 2097152',
     ],
     [['region: { size: 2 GiB }'], /write a power of two from 64 KiB to 1 GiB/],
     [['black_box: { keep: 24 }'], /"24" is not allowed: write a number with s, min, h or d/],

@@ -20,7 +20,7 @@ afterEach(() => rmSync(directory, { recursive: true, force: true }));
 
 describe('the service manager', () => {
   test.each(['in the file system', 'abstract'])(
-    'is told ready, reloading, status, stopping; its socket %s',
+    'is told ready, reloading, stopping; its socket %s',
     async (where) => {
       const path = where === 'abstract' ? `@vesper-test-${process.pid}` : join(directory, 'notify');
       await using socket = await NotifySocket.listen(path);
@@ -32,8 +32,8 @@ describe('the service manager', () => {
       const [, usec = ''] = /^RELOADING=1\nMONOTONIC_USEC=(\d+)$/.exec(await socket.next()) ?? [];
       expect(BigInt(usec) - before).toBeLessThan(60_000_000n);
       expect(BigInt(usec)).toBeGreaterThanOrEqual(before);
-      manager.status('one\nREADY=0');
-      expect(await socket.next()).toBe('STATUS=one READY=0');
+      manager.ready('one\nSTOPPING=1');
+      expect(await socket.next()).toBe('READY=1\nSTATUS=one STOPPING=1');
       manager.stopping();
       expect(await socket.next()).toMatch(/^STOPPING=1\nSTATUS=/);
     },
