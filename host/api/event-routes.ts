@@ -31,7 +31,8 @@ export function eventRoutes(app: FastifyInstance, service: Service): void {
     const { since, after, follow, min_severity, ...query } = eventQuery.parse(request.query);
     if (query.guest !== undefined) service.guest(query.guest);
     const { recent } = service;
-    const last = z.string().optional().parse(request.headers['last-event-id']) ?? after;
+    // A reader that has no id yet may send an empty one.
+    const last = z.string().optional().parse(request.headers['last-event-id']) || after;
     const position = last === undefined ? undefined : positionAfter(recent, last);
     const matcher = new EventMatcher({ ...query, minSeverity: min_severity });
     const format = /\btext\/event-stream\b/.test(request.headers.accept ?? '') ? serverSentEvents : ndjson;
@@ -41,7 +42,7 @@ export function eventRoutes(app: FastifyInstance, service: Service): void {
     out.flushHeaders();
     const stream = new EventStream(out, matcher, recent, format);
     if (last !== undefined) {
-      if (position === undefined) out.write(format.missed(null, 'restarted'));
+      if (position === undefined) stream.tellRestarted();
       await stream.replay({ after: position ?? 0 });
     } else if (since !== undefined) await stream.replay({ sinceMs: since });
     if (follow === '0') {

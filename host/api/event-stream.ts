@@ -36,7 +36,7 @@ export class EventStream implements Sink {
     this.#recent = recent;
     this.#format = format;
     out.on('drain', () => {
-      if (this.#dropped > 0) this.#out.write(this.#confession());
+      this.#write(this.#confession());
     });
   }
 
@@ -60,7 +60,7 @@ export class EventStream implements Sink {
       if (this.#dropped > 0) lines += this.#confession();
       lines += line;
     }
-    if (lines !== '') this.#out.write(lines);
+    this.#write(lines);
   }
 
   /**
@@ -72,8 +72,7 @@ export class EventStream implements Sink {
     const after = 'after' in start ? start.after : 0;
     const sinceMs = 'after' in start ? Number.NEGATIVE_INFINITY : start.sinceMs;
     let position = recent.forgotten;
-    if ('after' in start && after < position)
-      this.#out.write(this.#format.missed(position - after, 'forgotten'));
+    if ('after' in start && after < position) this.#write(this.#format.missed(position - after, 'forgotten'));
     for (let number = recent.oldest; number < recent.next && !this.#out.destroyed; number += 1) {
       if (number < recent.oldest) {
         // Whether they would have passed the filter nobody knows any more.
@@ -88,7 +87,7 @@ export class EventStream implements Sink {
         for (const { event, row } of this.#matcher.of(batch))
           if (position + row >= after && event.hostTimeMs >= sinceMs)
             lines += this.#format.event(event, eventId(recent, position + row + 1));
-      if (lines !== '') this.#out.write(lines);
+      this.#write(lines);
       position += batch.length;
       if (this.#out.writableLength > replayBytes) await drained(this.#out);
     }
@@ -97,8 +96,17 @@ export class EventStream implements Sink {
   /** Tell the reader how far it is; not where that would hide from it what it misses. */
   tellPosition(): void {
     if (this.#dropped > 0 || this.#room() <= 0) return;
-    const line = this.#format.position(eventId(this.#recent, this.#recent.seen));
-    if (line !== '') this.#out.write(line);
+    this.#write(this.#format.position(eventId(this.#recent, this.#recent.seen)));
+  }
+
+  /** Tell the reader that the last event it got was another service's. */
+  tellRestarted(): void {
+    this.#write(this.#format.missed(null, 'restarted'));
+  }
+
+  /** A reader may be gone before that is known to whoever writes. */
+  #write(text: string): void {
+    if (text !== '' && !this.#out.destroyed) this.#out.write(text);
   }
 
   /** Bytes that may be written; none until half of the buffer is free where it overflowed. */

@@ -8,6 +8,8 @@ import { printable, type Style, type Terminal } from './terminal.ts';
 /** An event as the API streams it (host/guest/event.ts, eventJson). */
 export interface StreamedEvent {
   readonly type: 'event';
+  /** To go on after it. */
+  readonly id: string;
   readonly guest: string;
   readonly probe: string;
   readonly event: string;

@@ -154,6 +154,20 @@ describe('a reader that comes back', () => {
   });
 });
 
+test('readers that go away in the middle do no harm', async () => {
+  for (let batch = 0; batch < 200; batch += 1) publish(32, 'web1', 1_000);
+  for (let round = 0; round < 20; round += 1) {
+    const source = await EventSource.open(api.path, { follow: round % 2 === 0 ? '0' : '1' }, id(0));
+    await source.next();
+    const rest = source.rest().catch(() => undefined);
+    await source[Symbol.asyncDispose]();
+    publish(50);
+    await rest;
+  }
+  await using source = await EventSource.open(api.path, { follow: '0' }, id(service.recent.seen - 1));
+  expect(await source.rest()).toHaveLength(1);
+});
+
 test('a slow reader is told how many it missed, in the form it reads; a quick one misses none', async () => {
   await using slow = await EventSource.open(api.path);
   await using quick = await EventSource.open(api.path);
