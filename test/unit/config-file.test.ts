@@ -36,8 +36,8 @@ describe('a configuration', () => {
         {
           guest: 'web*',
           probes: [
-            { name: 'signal', parameters: { signals: 'SIGKILL,SIGSEGV' }, where: 'v.yaml:13' },
-            { name: 'oom', parameters: {}, where: 'v.yaml:14' },
+            { name: 'signal', parameters: { signals: 'SIGKILL,SIGSEGV' }, where: 'v.yaml:14' },
+            { name: 'oom', parameters: {}, where: 'v.yaml:15' },
           ],
         },
       ],
