@@ -203,7 +203,7 @@ describe('a service with a configuration', () => {
   });
 
   test('says what it takes up only when it is started again', async () => {
-    configure('  - guest: "*"', '    attach: { signal: { signals: SIGSEGV } }', 'region: { size: 2 MiB }');
+    configure('  - guest: "*"', '    attach: { signal: { signals: SIGSEGV } }', 'region: { size: 4 MiB }');
     await reload();
     expect((await service.vesper('guests')).stderr).toMatch(
       /region changed, which the service takes up when it is started again/,
