@@ -66,7 +66,9 @@ dist/vesper: dist/.built Makefile
 # --- the native addons -------------------------------------------------------------------------------------------
 
 # One folder of native/ each. What an addon links with, and further flags of its own, go into LINK_<addon>.
-ADDONS := relay
+ADDONS := relay vsock
+# Its threads may outlive the environment that loaded it.
+LINK_vsock := -Wl,-z,nodelete
 
 .PHONY: native
 native: $(ADDONS:%=build/native/%.node) ## build the native addons
@@ -130,15 +132,22 @@ check-kernel: node_modules/.package-lock.json
 .PHONY: test
 test: ## set up, build, check, and run every test; the last line counts them
 	@$(MAKE) --no-print-directory setup
-	@$(MAKE) --no-print-directory $(JOBS) build
+	@$(MAKE) --no-print-directory $(JOBS) build $(TEST_PROGRAMS)
 	@$(NODE) test/run.ts check unit integration
+
+# What stands in for parts of a hypervisor.
+TEST_PROGRAMS := build/test/vhost-user-vsock
+
+build/test/%: test/harness/%.c Makefile
+	@mkdir -p $(@D)
+	$(CC) -O2 -g1 -Wall -Wextra -Werror -o $@ $<
 
 .PHONY: unit
 unit: native ## run the unit tests
 	@$(NODE) test/run.ts unit
 
 .PHONY: integration
-integration: build ## run the tests that boot real guests
+integration: build $(TEST_PROGRAMS) ## run the tests that boot real guests
 	@$(NODE) test/run.ts integration
 
 .PHONY: bench
