@@ -16,6 +16,7 @@ interface Options {
   readonly stateDir: string;
   readonly qemu: readonly string[];
   readonly qemuDir: readonly string[];
+  readonly vsock: readonly string[];
   readonly catalogue: readonly string[];
   readonly runDir?: string;
 }
@@ -32,6 +33,12 @@ export function serveCommand(): Command {
     .option(
       '--qemu-dir <dir>',
       'a directory with QMP sockets named <guest>.qmp (may be repeated)',
+      collect,
+      [],
+    )
+    .option(
+      '--vsock <name=socket>',
+      "the unix socket of a guest's vhost-user-vsock backend (may be repeated)",
       collect,
       [],
     )
@@ -53,8 +60,11 @@ export function serveCommand(): Command {
         relays: hub,
         providers: [
           new QemuProvider({
-            monitors: options.qemu.map(parseMonitor),
+            monitors: options.qemu.map((text) => parseSocket('--qemu', text)),
             folders: options.qemuDir,
+            hybridVsockPaths: new Map(
+              options.vsock.map((text) => parseSocket('--vsock', text)).map(({ name, path }) => [name, path]),
+            ),
             runtimeDirectory: join(runDirectory, 'qemu'),
             log,
           }),
@@ -88,9 +98,9 @@ export function serveCommand(): Command {
     });
 }
 
-function parseMonitor(text: string): { readonly name: string; readonly path: string } {
+function parseSocket(option: string, text: string): { readonly name: string; readonly path: string } {
   const at = text.indexOf('=');
   if (at < 1 || at === text.length - 1)
-    throw new VesperError('USAGE', `--qemu ${text}: write NAME=QMP-SOCKET`);
+    throw new VesperError('USAGE', `${option} ${text}: write NAME=SOCKET`);
   return { name: text.slice(0, at), path: text.slice(at + 1) };
 }

@@ -167,13 +167,13 @@ describe.each(['pc', 'q35'] as const)('%s', (type) => {
 });
 
 describe('machines that lack something', () => {
-  test('no virtio-serial controller', async () => {
+  test('neither a virtio-serial controller nor vsock', async () => {
     qemu('pc', 'g1', []);
     const guest = await (await Watching.start()).machine('g1');
     await expect(guest.openChannel()).rejects.toMatchObject({
       code: 'PROVIDER',
       message:
-        'g1: the machine has no virtio-serial controller: a controller cannot be added while the guest runs: start it with "-device virtio-serial-pci", or in libvirt with <controller type=\'virtio-serial\'/>',
+        'g1: the machine has no virtio-serial controller and no vsock device: plug one in while it runs ("device_add vhost-vsock-pci,guest-cid=3", any free number from 3), or start it with "-device virtio-serial-pci", or in libvirt with <vsock><cid auto=\'yes\'/></vsock> or <controller type=\'virtio-serial\'/>',
     });
     expect(existsSync(runtimeDirectory)).toBe(false);
   });
@@ -184,7 +184,9 @@ describe('machines that lack something', () => {
     const guest = await (await Watching.start()).machine('g1');
     await expect(guest.openChannel()).rejects.toMatchObject({
       code: 'PROVIDER',
-      message: expect.stringContaining('g1: every port of its virtio-serial controllers is taken'),
+      message: expect.stringContaining(
+        'g1: the machine has no free port on its virtio-serial controllers and no vsock device',
+      ),
     });
   });
 

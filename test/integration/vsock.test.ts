@@ -1,0 +1,185 @@
+// SPDX-License-Identifier: Apache-2.0
+
+/** Guests without any virtio-serial controller: everything goes over vsock. */
+
+import { once } from 'node:events';
+import { readFileSync, writeFileSync } from 'node:fs';
+import { connect, type Socket } from 'node:net';
+import { join } from 'node:path';
+import { afterAll, describe, expect, onTestFinished, test } from 'vitest';
+import { connectHybridVsock } from '../../host/channel/vsock.ts';
+import { Machine } from '../../host/demo/machine.ts';
+import { kernelKeys } from '../../host/kernel/release.ts';
+import { vsockPort } from '../../host/wire/message.ts';
+import { buildGuestProgram } from '../harness/peer.ts';
+import { fixturePath, kernelComplaints, leftovers, Rig, type RigOptions } from '../harness/rig.ts';
+import { VsockBackend } from '../harness/vsock-backend.ts';
+
+afterAll(() => expect(leftovers()).toEqual([]));
+
+const vsockModules = ['virtio_pci', 'vmw_vsock_virtio_transport'];
+const withoutController = { virtioSerial: false, sharedMemory: true, modules: vsockModules };
+
+async function backend(): Promise<VsockBackend> {
+  const started = await VsockBackend.start();
+  onTestFinished(() => started.close());
+  return started;
+}
+
+async function rigWith(vsock: VsockBackend, options: RigOptions): Promise<Rig> {
+  const rig = await Rig.start({
+    ...withoutController,
+    qemuArguments: vsock.qemuArguments,
+    hybridVsockPath: vsock.hybridPath,
+    heartbeatMs: 300,
+    ...options,
+  });
+  onTestFinished(() => rig.close());
+  return rig;
+}
+
+const died = (rig: Rig, comm: string) =>
+  rig.event(({ event, fields }) => event === 'died' && fields['comm'] === comm);
+
+async function unharmed(rig: Rig): Promise<void> {
+  expect(await rig.machine.check('echo I am fine')).toBe('I am fine');
+  expect(kernelComplaints(rig.machine.console())).toEqual([]);
+  for (const { lost } of rig.view.past) expect(lost).toBe(0);
+  if (rig.view.relay !== null) expect(rig.view.relay).toMatchObject({ lost: 0, gaps: 0, undecodable: 0 });
+}
+
+/** Somebody else who calls the frontend. */
+async function call(vsock: VsockBackend): Promise<Socket> {
+  const socket = connect(vsock.hybridPath);
+  onTestFinished(() => void socket.destroy());
+  socket.on('error', () => socket.destroy());
+  socket.write(`CONNECT ${vsockPort}\n`);
+  const [line] = (await once(socket, 'data')) as [Buffer];
+  expect(line.toString()).toMatch(/^OK \d+\n$/);
+  return socket;
+}
+
+describe.each(kernelKeys)('%s', (kernel) => {
+  test('a guest is served, also after it rebooted and after the service was restarted', async () => {
+    const vsock = await backend();
+    const rig = await rigWith(vsock, { kernel });
+    expect(rig.view.channel).toBe(`vsock port ${vsockPort} (${vsock.hybridPath})`);
+    expect((await rig.machine.run('ls /sys/class/virtio-ports')).output).not.toContain('vport');
+
+    await rig.attach(['signal']);
+    await rig.machine.run('actor --name first segv');
+    await died(rig, 'first');
+
+    const before = rig.view.boot_id;
+    await rig.machine.reset();
+    await rig.until(
+      () => rig.view.boot_id !== before && rig.view.state === 'active' && rig.view.probes[0]?.loaded,
+      'the next incarnation',
+    );
+    await rig.machine.run('actor --name second segv');
+    expect((await died(rig, 'second')).bootId).toBe(rig.view.boot_id);
+
+    await rig.restartService();
+    expect(rig.view).toMatchObject({ state: 'active', reason: 'resumed' });
+    await rig.machine.run('actor --name third segv');
+    await died(rig, 'third');
+
+    await rig.guest.detach('signal', 'test');
+    expect(await rig.machine.run('grep ^signal /proc/modules')).toMatchObject({ status: 1 });
+    await rig.machine.check('rmmod vesper');
+    await rig.until(() => rig.view.state !== 'active', 'the end of the session');
+    await expect(connectHybridVsock(vsock.hybridPath)).rejects.toMatchObject({
+      code: 'UNREACHABLE',
+      message: expect.stringContaining('no frontend listens'),
+    });
+    await unharmed(rig);
+  });
+
+  test('a large push: more than sockets and the device hold', async () => {
+    const rig = await rigWith(await backend(), { kernel });
+    const image = join(rig.directory, 'bulky.ko');
+    writeFileSync(
+      image,
+      Buffer.concat([readFileSync(fixturePath(kernel, 'bulky')), Buffer.alloc(800 << 10)]),
+    );
+    await rig.attach([image]);
+    expect(await rig.machine.check('cut -d" " -f1 /proc/modules')).toContain('bulky');
+    await unharmed(rig);
+  });
+
+  test('the device is plugged into a running guest, before its driver is there', async () => {
+    const vsock = await backend();
+    const machine = await Machine.boot({
+      kernel,
+      ...withoutController,
+      loadModules: ['virtio_pci'],
+    });
+    const options = { kernel, hybridVsockPath: vsock.hybridPath, heartbeatMs: 300 };
+    onTestFinished(() => machine.close());
+    // Loaded by init, in a kernel that has no vsock: it waits.
+    expect(await machine.check('cut -d" " -f1 /proc/modules')).toContain('vesper');
+    expect(await machine.check('cut -d" " -f1 /proc/modules')).not.toContain('vsock');
+
+    await vsock.plugInto(machine);
+    await machine.check('modprobe vmw_vsock_virtio_transport');
+    const rig = await Rig.serve(machine, options);
+    onTestFinished(() => rig.close());
+    await rig.attach(['signal']);
+    await rig.machine.run('actor --name plugged segv');
+    await died(rig, 'plugged');
+
+    // It may go, and come back.
+    await rig.machine.qmp('device_del', { id: 'vsock0' });
+    await rig.until(() => rig.view.state !== 'active', 'the end of the session');
+    await expect
+      .poll(() => rig.machine.check('ls /sys/bus/virtio/drivers/virtio_vsock'))
+      .not.toMatch(/virtio\d/);
+    await unharmed(rig);
+  });
+});
+
+describe('whoever else calls', () => {
+  test('is turned away while a host is served, whatever it sends', async () => {
+    const vsock = await backend();
+    const rig = await rigWith(vsock, {});
+    await rig.attach(['signal']);
+    const { boot_id } = rig.view;
+    for (let round = 0; round < 20; round += 1) {
+      const stranger = await call(vsock);
+      stranger.write(Buffer.alloc(8_000, 'VSPR'));
+      stranger.resume();
+      if (!stranger.closed) await once(stranger, 'close');
+    }
+    await rig.machine.run('actor --name undisturbed segv');
+    await died(rig, 'undisturbed');
+    expect(rig.view).toMatchObject({ state: 'active', boot_id, past: [] });
+    await unharmed(rig);
+  });
+
+  test('was there first, with garbage: the service takes its place', async () => {
+    const vsock = await backend();
+    const machine = await Machine.boot({ ...withoutController, qemuArguments: vsock.qemuArguments });
+    onTestFinished(() => machine.close());
+    const stranger = await call(vsock);
+    stranger.write(Buffer.alloc(100_000, 'VSPR'));
+    stranger.resume();
+    const rig = await Rig.serve(machine, { hybridVsockPath: vsock.hybridPath });
+    onTestFinished(() => rig.close());
+    if (!stranger.closed) await once(stranger, 'close');
+    await rig.attach(['signal']);
+    await unharmed(rig);
+  });
+
+  test('a process of the guest, over loopback, is not listened to', async () => {
+    const vsock = await backend();
+    const machine = await Machine.boot({
+      ...withoutController,
+      modules: [...vsockModules, 'vsock_loopback'],
+      files: { 'bin/vsock-call': await buildGuestProgram('vsock-call') },
+      qemuArguments: vsock.qemuArguments,
+    });
+    onTestFinished(() => machine.close());
+    expect(await machine.check(`vsock-call 1 ${vsockPort}`)).toBe('closed');
+    expect(machine.console()).toContain('vesper: somebody who is not the hypervisor called on vsock');
+  });
+});
