@@ -136,11 +136,16 @@ test: ## set up, build, check, and run every test; the last line counts them
 	@$(NODE) test/run.ts check unit integration
 
 # What stands in for parts of a hypervisor.
-TEST_PROGRAMS := build/test/vhost-user-vsock
+TEST_PROGRAMS := build/test/vhost-user-vsock build/test/vsock-pump
 
 build/test/%: test/harness/%.c Makefile
 	@mkdir -p $(@D)
 	$(CC) -O2 -g1 -Wall -Wextra -Werror -o $@ $<
+
+# The part of the addon that needs no Node, to be run in a guest.
+build/test/vsock-pump: test/harness/guest/vsock-pump.cc native/vsock/pump.cc native/vsock/pump.h Makefile
+	@mkdir -p $(@D)
+	$(CXX) -std=c++20 -O2 -g1 -Wall -Wextra -Werror -static -pthread -Inative/vsock -o $@ $(filter %.cc,$^)
 
 .PHONY: unit
 unit: native ## run the unit tests

@@ -138,12 +138,15 @@ class Call {
   }
 
   void carry() {
+    bool hung_up = false;
     while (in_.turn() && out_.turn() && !in_.done() && !out_.done()) {
-      std::array<pollfd, 2> set{pollfd{guest_.fd(), events(in_, out_), 0}, pollfd{host_.fd(), events(out_, in_), 0}};
+      std::array<pollfd, 2> set{pollfd{hung_up && !in_.wants_read() ? -1 : guest_.fd(), events(in_, out_), 0},
+                                pollfd{host_.fd(), events(out_, in_), 0}};
       if (poll(set.data(), set.size(), -1) < 0 && errno != EINTR) return;
       // Whoever hangs up takes nothing any more; what it sent before is still handed on.
       for (pollfd& side : set)
         if ((side.revents & (POLLERR | POLLNVAL)) != 0) return;
+      hung_up = hung_up || (set[0].revents & POLLHUP) != 0;
       if ((set[1].revents & POLLHUP) != 0 && !out_.wants_read()) return;
     }
   }

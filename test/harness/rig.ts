@@ -76,12 +76,16 @@ export class Rig implements AsyncDisposable {
     return Rig.serve(await Machine.boot(options), options);
   }
 
-  /** The same for a machine that has booted. */
-  static async serve(machine: Machine, options: RigOptions = {}): Promise<Rig> {
+  /** The same for a machine that has booted; `begun` instead of a session where that cannot be had at once. */
+  static async serve(
+    machine: Machine,
+    options: RigOptions = {},
+    begun = (rig: Rig): Promise<unknown> => rig.active(),
+  ): Promise<Rig> {
     const rig = new Rig(machine, options);
     try {
       await rig.service.start();
-      await rig.active();
+      await begun(rig);
     } catch (thrown) {
       await rig.close();
       throw thrown;
@@ -347,7 +351,8 @@ export function leftovers(): readonly string[] {
   const regions = [...used].flatMap(regionsOf);
   const qemus = [...used].filter(({ pid }) => runs(pid)).map(({ name }) => `QEMU of ${name}`);
   const directories = [...used].map(({ directory }) => directory).filter(existsSync);
-  const rigs = readdirSync(tmpdir()).filter((name) => name.startsWith(rigPrefix));
+  const prefixes = [rigPrefix, `vesper-vsock-${process.pid}-`];
+  const rigs = readdirSync(tmpdir()).filter((name) => prefixes.some((prefix) => name.startsWith(prefix)));
   return [...regions, ...qemus, ...directories, ...rigs];
 }
 

@@ -14,7 +14,7 @@ import { repository } from './rig.ts';
 const program = join(repository, 'build/test/vhost-user-vsock');
 
 export class VsockBackend implements AsyncDisposable {
-  readonly directory = mkdtempSync(join(tmpdir(), 'vesper-vsock-'));
+  readonly directory = mkdtempSync(join(tmpdir(), `vesper-vsock-${process.pid}-`));
   /** Takes calls of the host: `CONNECT <port>\n`. */
   readonly hybridPath = join(this.directory, 'vsock');
   readonly #vhostPath = join(this.directory, 'vhost');
@@ -52,6 +52,20 @@ export class VsockBackend implements AsyncDisposable {
       backend: { type: 'socket', data: { addr, server: false } },
     });
     await machine.qmp('device_add', { driver: 'vhost-user-vsock-pci', id: 'vsock0', chardev: 'vsock' });
+  }
+
+  /** Resolves when the guest has let go of the device; then another may be plugged. */
+  async unplugged(machine: Machine): Promise<void> {
+    const deadline = performance.now() + 30_000;
+    for (;;) {
+      try {
+        await machine.qmp('chardev-remove', { id: 'vsock' });
+        return;
+      } catch (thrown) {
+        if (performance.now() > deadline) throw thrown;
+        await new Promise((done) => setTimeout(done, 20));
+      }
+    }
   }
 
   async close(): Promise<void> {

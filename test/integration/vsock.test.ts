@@ -12,7 +12,14 @@ import { Machine } from '../../host/demo/machine.ts';
 import { kernelKeys } from '../../host/kernel/release.ts';
 import { vsockPort } from '../../host/wire/message.ts';
 import { buildGuestProgram } from '../harness/peer.ts';
-import { fixturePath, kernelComplaints, leftovers, Rig, type RigOptions } from '../harness/rig.ts';
+import {
+  fixturePath,
+  kernelComplaints,
+  leftovers,
+  Rig,
+  type RigOptions,
+  repository,
+} from '../harness/rig.ts';
 import { VsockBackend } from '../harness/vsock-backend.ts';
 
 afterAll(() => expect(leftovers()).toEqual([]));
@@ -58,6 +65,13 @@ async function call(vsock: VsockBackend): Promise<Socket> {
   expect(line.toString()).toMatch(/^OK \d+\n$/);
   return socket;
 }
+
+const hungUp = (socket: Socket) =>
+  new Promise<void>((resolve) => {
+    socket.resume();
+    if (socket.closed) resolve();
+    else socket.once('close', () => resolve());
+  });
 
 describe.each(kernelKeys)('%s', (kernel) => {
   test('a guest is served, also after it rebooted and after the service was restarted', async () => {
@@ -120,10 +134,12 @@ describe.each(kernelKeys)('%s', (kernel) => {
     expect(await machine.check('cut -d" " -f1 /proc/modules')).toContain('vesper');
     expect(await machine.check('cut -d" " -f1 /proc/modules')).not.toContain('vsock');
 
+    const rig = await Rig.serve(machine, options, ({ service }) => service.guestFound(machine.name, 10_000));
+    onTestFinished(() => rig.close());
+    await rig.until(() => rig.view.reason.includes('no vsock device'), 'the word of what is missing');
     await vsock.plugInto(machine);
     await machine.check('modprobe vmw_vsock_virtio_transport');
-    const rig = await Rig.serve(machine, options);
-    onTestFinished(() => rig.close());
+    await rig.until(() => rig.view.state === 'active', 'the session');
     await rig.attach(['signal']);
     await rig.machine.run('actor --name plugged segv');
     await died(rig, 'plugged');
@@ -131,9 +147,11 @@ describe.each(kernelKeys)('%s', (kernel) => {
     // It may go, and come back.
     await rig.machine.qmp('device_del', { id: 'vsock0' });
     await rig.until(() => rig.view.state !== 'active', 'the end of the session');
-    await expect
-      .poll(() => rig.machine.check('ls /sys/bus/virtio/drivers/virtio_vsock'))
-      .not.toMatch(/virtio\d/);
+    await vsock.unplugged(rig.machine);
+    await vsock.plugInto(machine);
+    await rig.until(() => rig.view.state === 'active', 'the next session');
+    await rig.machine.run('actor --name again segv');
+    await died(rig, 'again');
     await unharmed(rig);
   });
 });
@@ -147,8 +165,7 @@ describe('whoever else calls', () => {
     for (let round = 0; round < 20; round += 1) {
       const stranger = await call(vsock);
       stranger.write(Buffer.alloc(8_000, 'VSPR'));
-      stranger.resume();
-      if (!stranger.closed) await once(stranger, 'close');
+      await hungUp(stranger);
     }
     await rig.machine.run('actor --name undisturbed segv');
     await died(rig, 'undisturbed');
@@ -162,12 +179,24 @@ describe('whoever else calls', () => {
     onTestFinished(() => machine.close());
     const stranger = await call(vsock);
     stranger.write(Buffer.alloc(100_000, 'VSPR'));
-    stranger.resume();
     const rig = await Rig.serve(machine, { hybridVsockPath: vsock.hybridPath });
     onTestFinished(() => rig.close());
-    if (!stranger.closed) await once(stranger, 'close');
+    await hungUp(stranger);
     await rig.attach(['signal']);
     await unharmed(rig);
+  });
+
+  test('from no reserved port: is turned away where the guest insists on one', async () => {
+    const vsock = await backend();
+    const machine = await Machine.boot({
+      ...withoutController,
+      append: 'vesper.vsock_reserved=1',
+      qemuArguments: vsock.qemuArguments,
+    });
+    onTestFinished(() => machine.close());
+    const stranger = await call(vsock);
+    await hungUp(stranger);
+    expect(machine.console()).toContain('vesper: somebody who is not the hypervisor called on vsock');
   });
 
   test('a process of the guest, over loopback, is not listened to', async () => {
@@ -179,7 +208,55 @@ describe('whoever else calls', () => {
       qemuArguments: vsock.qemuArguments,
     });
     onTestFinished(() => machine.close());
-    expect(await machine.check(`vsock-call 1 ${vsockPort}`)).toBe('closed');
+    expect(await machine.check(`vsock-call 1 ${vsockPort}`)).toMatch(/closed$/);
     expect(machine.console()).toContain('vesper: somebody who is not the hypervisor called on vsock');
+  });
+});
+
+describe('channel=', () => {
+  test('virtio-serial: nobody listens on vsock', async () => {
+    const vsock = await backend();
+    const append = 'vesper.channel=virtio-serial';
+    const machine = await Machine.boot({ ...withoutController, append, qemuArguments: vsock.qemuArguments });
+    onTestFinished(() => machine.close());
+    await expect(connectHybridVsock(vsock.hybridPath)).rejects.toMatchObject({ code: 'UNREACHABLE' });
+  });
+
+  test('vsock: the port is left alone', async () => {
+    const vsock = await backend();
+    await using machine = await Machine.boot({
+      ...withoutController,
+      virtioSerial: true,
+      modules: [...vsockModules, 'virtio_console'],
+      append: 'vesper.channel=vsock',
+      qemuArguments: [
+        ...vsock.qemuArguments,
+        ...['-chardev', 'null,id=own', '-device', 'virtserialport,chardev=own,name=org.vesper.probe.0'],
+      ],
+    });
+    // Whoever comes first has the port.
+    expect(await machine.run('exec 3<>/dev/vport0p1')).toMatchObject({ status: 0 });
+    (await connectHybridVsock(vsock.hybridPath)).close();
+  });
+
+  test('nonsense: the frontend is not loaded, and says why', async () => {
+    await using machine = await Machine.boot({ loadModules: ['virtio_pci'] });
+    await machine.check('rmmod vesper');
+    expect(await machine.run('modprobe vesper channel=pigeon')).toMatchObject({ status: 1 });
+    expect(machine.console()).toContain('vesper: channel=pigeon: it is virtio-serial, vsock or auto');
+    await machine.check('modprobe vesper');
+  });
+});
+
+test("the addon's calls, between the kernel's own sockets", async () => {
+  const program = join(repository, 'build/test/vsock-pump');
+  await using machine = await Machine.boot({
+    modules: ['virtio_pci', 'vsock_loopback'],
+    frontend: false,
+    files: { 'bin/vsock-pump': program },
+  });
+  expect(await machine.run('vsock-pump', { timeoutMs: 60_000 })).toEqual({
+    status: 0,
+    output: 'all is well',
   });
 });
