@@ -7,6 +7,7 @@ import { readFileSync, writeFileSync } from 'node:fs';
 import { connect, type Socket } from 'node:net';
 import { join } from 'node:path';
 import { afterAll, describe, expect, onTestFinished, test } from 'vitest';
+import { encodeFrame } from '../../host/channel/frame.ts';
 import { connectHybridVsock } from '../../host/channel/vsock.ts';
 import { Machine } from '../../host/demo/machine.ts';
 import { kernelKeys } from '../../host/kernel/release.ts';
@@ -184,6 +185,27 @@ describe('whoever else calls', () => {
     await hungUp(stranger);
     await rig.attach(['signal']);
     await unharmed(rig);
+  });
+
+  test('said hello, and then nothing: it gives way after half a minute, and not before', async () => {
+    const vsock = await backend();
+    const machine = await Machine.boot({ ...withoutController, qemuArguments: vsock.qemuArguments });
+    onTestFinished(() => machine.close());
+    const hello = encodeFrame('hello_request', 1, { min_version: 1, max_version: 1 });
+    const silent = await call(vsock);
+    silent.write(hello);
+    await once(silent, 'data');
+    const since = performance.now();
+    for (;;) {
+      const next = await call(vsock);
+      next.write(hello);
+      const answered = new Promise<boolean>((resolve) => next.once('data', () => resolve(true)));
+      if (await Promise.race([answered, hungUp(next).then(() => false)])) break;
+      expect(performance.now() - since).toBeLessThan(45_000);
+      await new Promise((done) => setTimeout(done, 500));
+    }
+    expect(performance.now() - since).toBeGreaterThan(25_000);
+    await hungUp(silent);
   });
 
   test('from no reserved port: is turned away where the guest insists on one', async () => {
