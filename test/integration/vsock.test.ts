@@ -122,6 +122,20 @@ describe.each(kernelKeys)('%s', (kernel) => {
     await unharmed(rig);
   });
 
+  test('no free memory and the OOM killer at work: a probe is attached and sees its kills', async () => {
+    const rig = await rigWith(await backend(), { kernel });
+    for (const name of ['glutton1', 'glutton2', 'glutton3'])
+      await rig.machine.start(`sh -c "while :; do actor --name ${name} eat; done"`);
+    await rig.machine.waitConsole(/(?:Out of memory: Killed process.*\n[\s\S]*){2}/, 90_000);
+    // Not only the attach: the handshake, too.
+    await rig.restartService();
+    await rig.attach(['oom']);
+    const kill = await rig.event(({ probe, event }) => probe === 'oom' && event === 'kill');
+    expect(kill.fields['comm']).toMatch(/^glutton/);
+    expect(await rig.guest.detach('oom', 'test')).toMatchObject({ ok: true });
+    expect(kernelComplaints(rig.machine.console())).toEqual([]);
+  });
+
   test('the device is plugged into a running guest, before its driver is there', async () => {
     const vsock = await backend();
     const machine = await Machine.boot({
