@@ -74,7 +74,9 @@ dist/vesper: dist/.built Makefile
 # --- the native addons -------------------------------------------------------------------------------------------
 
 # One folder of native/ each. What an addon links with, and further flags of its own, go into LINK_<addon>.
-ADDONS := relay socket
+ADDONS := relay socket vsock
+# Its threads may outlive the environment that loaded it.
+LINK_vsock := -Wl,-z,nodelete
 
 .PHONY: native
 native: $(ADDONS:%=build/native/%.node) ## build the native addons
@@ -139,15 +141,27 @@ check-kernel: node_modules/.package-lock.json
 .PHONY: test
 test: ## set up, build, check, and run every test; the last line counts them
 	@$(MAKE) --no-print-directory setup
-	@$(MAKE) --no-print-directory $(JOBS) build
+	@$(MAKE) --no-print-directory $(JOBS) build $(TEST_PROGRAMS)
 	@$(NODE) test/run.ts check unit integration
+
+# What stands in for parts of a hypervisor.
+TEST_PROGRAMS := build/test/vhost-user-vsock build/test/vsock-pump
+
+build/test/%: test/harness/%.c Makefile
+	@mkdir -p $(@D)
+	$(CC) -O2 -g1 -Wall -Wextra -Werror -o $@ $<
+
+# The part of the addon that needs no Node, to be run in a guest.
+build/test/vsock-pump: test/harness/guest/vsock-pump.cc native/vsock/pump.cc native/vsock/pump.h Makefile
+	@mkdir -p $(@D)
+	$(CXX) -std=c++20 -O2 -g1 -Wall -Wextra -Werror -static -pthread -Inative/vsock -o $@ $(filter %.cc,$^)
 
 .PHONY: unit
 unit: native ## run the unit tests
 	@$(NODE) test/run.ts unit
 
 .PHONY: integration
-integration: build ## run the tests that boot real guests
+integration: build $(TEST_PROGRAMS) ## run the tests that boot real guests
 	@$(NODE) test/run.ts integration
 
 .PHONY: bench

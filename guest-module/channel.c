@@ -1,8 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * The channel thread: opens the port when it comes, reads and dispatches frames, writes what is queued. It waits in one place, for
- * events set by wait queues, sockets and irq_work; nothing here polls, and nothing but the port can make it wait. The one thing it
- * does unasked is the heartbeat.
+ * The channel thread: opens the transports when they come, reads and dispatches frames, writes what is queued. It waits in one place,
+ * for events set by wait queues, sockets and irq_work; nothing here polls, and nothing but a transport can make it wait.
+ * The one thing it does unasked is the heartbeat.
+ *
+ * With several transports open, the one that a host spoke through last carries the channel; there is one host at a time.
  */
 #include <linux/completion.h>
 #include <linux/freezer.h>
@@ -15,8 +17,10 @@
 
 /* When half a frame is there and nothing more comes, look for a new sender behind it. */
 #define RESYNC_MS 50
-/* When the port is there and cannot be opened (another program holds it, there is no memory): nobody tells when that ends. */
+/* When a transport is there and cannot be opened (another program holds it, there is no memory): nobody tells when that ends. */
 #define RETRY_MS 2000
+/* A host with a session that has sent no frame for so long makes room for another. It asks for the time more often. */
+#define SILENT_MS 30000
 
 struct vesper_parser vesper_parser;
 
@@ -30,19 +34,28 @@ static int channel_error;
 static bool host_present;
 
 /* Only the thread uses these. */
+static struct candidate {
+	const struct vesper_transport *transport;
+	bool chosen;
+	int open_error;
+} candidates[] = {
+	{ .transport = &vesper_transport_port },
+	{ .transport = &vesper_transport_vsock },
+};
+static const struct vesper_transport *carrier;
+static unsigned long heard;
 static bool search_due;
 static bool resync_due;
 static bool complained;
 static unsigned long stalled_since;
 static bool stalled;
-static int open_error;
 
 bool vesper_channel_is_current(void)
 {
 	return current == channel_task;
 }
 
-/* Whether a host has the other end open, as far as the port knows. */
+/* Whether a host has the other end open, as far as the transport knows. */
 bool vesper_channel_has_host(void)
 {
 	return READ_ONCE(host_present);
@@ -55,38 +68,52 @@ void vesper_channel_wake(enum vesper_channel_event event)
 	wake_up(&channel_queue);
 }
 
-static void channel_close(void)
+ssize_t vesper_channel_write(const void *from, size_t bytes)
 {
-	vesper_port_close();
+	return carrier ? carrier->write(from, bytes) : -EAGAIN;
+}
+
+/* Another host from now on, or none; `bytes` of it lie behind what the parser has. */
+static void channel_take(const struct vesper_transport *transport, u32 bytes)
+{
+	carrier = transport;
 	vesper_transmit_reset();
-	vesper_parser_reset(&vesper_parser);
+	vesper_parser_restart(&vesper_parser, bytes);
 	vesper_push_reset();
 	WRITE_ONCE(host_present, false);
 	resync_due = false;
 	complained = false;
 	stalled = false;
-	pr_info("control channel gone\n");
+}
+
+static void channel_close(const struct vesper_transport *transport)
+{
+	transport->close();
+	if (transport == carrier)
+		channel_take(NULL, 0);
+	pr_info("control channel gone: %s\n", transport->name);
 	/* Another one may have come meanwhile. */
 	search_due = true;
 	set_bit(VESPER_CHANNEL_SEARCH, &channel_events);
 }
 
-static void channel_open(void)
+static bool open_is_worth_a_retry(const struct candidate *candidate)
+{
+	return candidate->chosen && !candidate->transport->is_open() && candidate->open_error && candidate->open_error != -ENODEV;
+}
+
+static void channel_open(struct candidate *candidate)
 {
 	unsigned int flags = memalloc_noreclaim_save();
-	int err = vesper_port_open();
+	int err = candidate->transport->open();
 
 	memalloc_noreclaim_restore(flags);
-	search_due = false;
-	/* It is just going away. */
-	if (err == -ENXIO)
-		err = -ENODEV;
-	if (err && err != open_error && err != -ENODEV)
-		pr_warn("the port %s cannot be opened (%d)%s\n", VESPER_PORT_NAME, err,
-			err == -EMFILE || err == -EBUSY ? ": another program holds it" : "");
-	open_error = err;
+	if (err && err != candidate->open_error && err != -ENODEV)
+		pr_warn("%s cannot be opened (%d)%s\n", candidate->transport->name, err,
+			err == -EMFILE || err == -EBUSY || err == -EADDRINUSE ? ": another program holds it" : "");
+	candidate->open_error = err;
 	if (!err)
-		set_bit(VESPER_CHANNEL_PORT, &channel_events);
+		set_bit(VESPER_CHANNEL_READY, &channel_events);
 }
 
 static void channel_dispatch(void)
@@ -96,10 +123,12 @@ static void channel_dispatch(void)
 
 	while ((parsed = vesper_parse(&vesper_parser, &message)) != VESPER_PARSED_NOTHING) {
 		/* One complaint says enough of a run of garbage. */
-		if (parsed == VESPER_PARSED_FRAME)
+		if (parsed == VESPER_PARSED_FRAME) {
+			heard = jiffies;
 			vesper_session_handle(&message);
-		else if (!complained)
+		} else if (!complained) {
 			vesper_session_bad_frame(&message);
+		}
 		complained = parsed == VESPER_PARSED_BAD;
 		cond_resched();
 	}
@@ -121,16 +150,25 @@ static void channel_flush(void)
 	vesper_transmit_give_up();
 }
 
+/* A host is there, and lives: no other may take its place. */
+static bool channel_is_busy(void)
+{
+	return host_present && vesper_session_current() && time_before(jiffies, heard + msecs_to_jiffies(SILENT_MS));
+}
+
 /* Takes what there is to read. */
-static void channel_receive(void)
+static void channel_read(const struct vesper_transport *transport)
 {
 	while (!kthread_should_stop()) {
 		struct vesper_parser *p = &vesper_parser;
-		ssize_t bytes = vesper_port_read(p->data + p->end, p->capacity - p->end);
+		ssize_t bytes = transport->read(p->data + p->end, p->capacity - p->end);
 
 		if (bytes > 0) {
+			if (transport != carrier)
+				channel_take(transport, bytes);
+			else
+				p->end += bytes;
 			resync_due = true;
-			p->end += bytes;
 			channel_dispatch();
 			channel_flush();
 			vesper_relay_beat();
@@ -141,12 +179,34 @@ static void channel_receive(void)
 		 * The port learns that a host came or went later than it gets the host's bytes: this is no ground to end a
 		 * session, which may already be that of the next host. Its hello does that.
 		 */
-		WRITE_ONCE(host_present, bytes == -EAGAIN);
+		if (transport == carrier)
+			WRITE_ONCE(host_present, bytes == -EAGAIN);
 		if (bytes == -ENODEV)
-			channel_close();
-		else if (bytes < 0 && bytes != -EAGAIN)
-			pr_warn_ratelimited("reading the port failed (%zd)\n", bytes);
+			channel_close(transport);
+		else if (bytes == -ECONNRESET && transport == carrier)
+			channel_take(NULL, 0);
+		else if (bytes < 0 && bytes != -EAGAIN && bytes != -ECONNRESET)
+			pr_warn_ratelimited("reading %s failed (%zd)\n", transport->name, bytes);
 		return;
+	}
+}
+
+static void channel_receive(void)
+{
+	/* First: its host may have gone, which makes room for one who has come. */
+	if (carrier)
+		channel_read(carrier);
+	for (unsigned int i = 0; i < ARRAY_SIZE(candidates); i++) {
+		const struct vesper_transport *transport = candidates[i].transport;
+
+		if (!candidates[i].chosen || !transport->is_open())
+			continue;
+		if (transport->accept && transport->accept(channel_is_busy())) {
+			channel_take(transport, 0);
+			channel_read(transport);
+		} else if (transport != carrier && !channel_is_busy()) {
+			channel_read(transport);
+		}
 	}
 }
 
@@ -155,10 +215,11 @@ static long channel_patience(void)
 {
 	long patience = MAX_SCHEDULE_TIMEOUT;
 
-	if (!vesper_port_is_open())
-		return open_error && open_error != -ENODEV ? msecs_to_jiffies(RETRY_MS) : patience;
+	for (unsigned int i = 0; i < ARRAY_SIZE(candidates); i++)
+		if (open_is_worth_a_retry(&candidates[i]))
+			patience = msecs_to_jiffies(RETRY_MS);
 	if (resync_due && vesper_parser.end > vesper_parser.start)
-		patience = msecs_to_jiffies(RESYNC_MS);
+		patience = min_t(long, patience, msecs_to_jiffies(RESYNC_MS));
 	if (stalled)
 		patience = min_t(long, patience, msecs_to_jiffies(vesper_write_timeout_ms));
 	return patience;
@@ -168,23 +229,60 @@ static void channel_turn(unsigned long events, bool timed_out)
 {
 	if (test_bit(VESPER_CHANNEL_SEARCH, &events) && vesper_uevent_drain())
 		search_due = true;
-	if (!vesper_port_is_open()) {
-		if (search_due || timed_out)
-			channel_open();
-		if (!vesper_port_is_open())
-			return;
+	for (unsigned int i = 0; i < ARRAY_SIZE(candidates); i++) {
+		struct candidate *candidate = &candidates[i];
+
+		if (!candidate->chosen || candidate->transport->is_open())
+			continue;
+		if (search_due || (timed_out && open_is_worth_a_retry(candidate)))
+			channel_open(candidate);
 	}
+	search_due = false;
 	if (test_bit(VESPER_CHANNEL_DOORBELL, &events))
 		vesper_session_doorbell();
 	channel_receive();
-	if (timed_out && vesper_port_is_open() && resync_due) {
+	if (timed_out && carrier && resync_due) {
 		/* Once; new bytes make it worth another try. */
 		resync_due = false;
 		while (vesper_parser_resync(&vesper_parser))
 			channel_dispatch();
 	}
-	if (vesper_port_is_open())
+	if (carrier)
 		channel_flush();
+}
+
+/* Also closes those that are open. */
+static void transports_exit(void)
+{
+	for (int i = ARRAY_SIZE(candidates) - 1; i >= 0; i--) {
+		if (!candidates[i].chosen)
+			continue;
+		candidates[i].transport->close();
+		candidates[i].transport->exit();
+		candidates[i].chosen = false;
+	}
+}
+
+static int transports_init(void)
+{
+	bool all = sysfs_streq(vesper_channel_choice, "auto");
+	int err = -EINVAL;
+
+	for (unsigned int i = 0; i < ARRAY_SIZE(candidates); i++) {
+		if (!all && !sysfs_streq(vesper_channel_choice, candidates[i].transport->name))
+			continue;
+		err = candidates[i].transport->init();
+		if (err)
+			goto err_transports;
+		candidates[i].chosen = true;
+	}
+	if (err)
+		pr_err("channel=%s: it is virtio-serial, vsock or auto\n", vesper_channel_choice);
+	return err;
+
+err_transports:
+	transports_exit();
+	return err;
 }
 
 static int channel_setup(void)
@@ -193,19 +291,19 @@ static int channel_setup(void)
 
 	if (err)
 		return err;
-	err = vesper_port_init();
+	err = transports_init();
 	if (err)
 		goto err_space;
 	err = vesper_uevent_init();
 	if (err)
-		goto err_port;
+		goto err_transports;
 	vesper_parser.data = vesper_space_memory(VESPER_SPACE_RX);
 	vesper_parser.capacity = vesper_space_bytes(VESPER_SPACE_RX);
 	vesper_transmit_init();
 	return 0;
 
-err_port:
-	vesper_port_exit();
+err_transports:
+	transports_exit();
 err_space:
 	vesper_space_destroy();
 	return err;
@@ -237,7 +335,7 @@ static int channel_run(void *unused)
 	}
 
 	set_user_nice(current, MIN_NICE);
-	/* A machine that suspends takes the port's device away, and expects that nobody uses it then. */
+	/* A machine that suspends takes the transport's device away, and expects that nobody uses it then. */
 	set_freezable();
 	vesper_space_enter();
 	search_due = true;
@@ -247,11 +345,10 @@ static int channel_run(void *unused)
 
 		channel_turn(xchg(&channel_events, 0), timed_out);
 	}
-	vesper_port_close();
+	transports_exit();
 	vesper_space_leave();
 
 	vesper_uevent_exit();
-	vesper_port_exit();
 	vesper_space_destroy();
 	return 0;
 }

@@ -140,8 +140,10 @@ void vesper_parser_compact(struct vesper_parser *parser)
 	parser->start = 0;
 }
 
-void vesper_parser_reset(struct vesper_parser *parser)
+/* Of what was there nothing counts any more; `bytes` have just been written behind it. */
+void vesper_parser_restart(struct vesper_parser *parser, u32 bytes)
 {
+	memmove(parser->data, parser->data + parser->end, bytes);
 	parser->start = 0;
-	parser->end = 0;
+	parser->end = bytes;
 }

@@ -18,6 +18,15 @@ unsigned int vesper_revoke_timeout_ms = 1000;
 module_param_named(revoke_timeout_ms, vesper_revoke_timeout_ms, uint, 0644);
 MODULE_PARM_DESC(revoke_timeout_ms, "how long to wait for the host to unmap a region that goes away, in ms (default 1000)");
 
+char *vesper_channel_choice = "auto";
+module_param_named(channel, vesper_channel_choice, charp, 0444);
+MODULE_PARM_DESC(channel, "what carries the control channel: virtio-serial, vsock, or auto: both, as the host likes (default auto)");
+
+bool vesper_vsock_reserved;
+module_param_named(vsock_reserved, vesper_vsock_reserved, bool, 0644);
+MODULE_PARM_DESC(vsock_reserved,
+		 "vsock: listen only to hosts that call from a port below 1024, which takes privileges on the host (default N)");
+
 static int __init vesper_init(void)
 {
 	int err;
@@ -77,4 +86,4 @@ MODULE_AUTHOR("The VESPER authors");
 MODULE_DESCRIPTION("VESPER frontend: lets the hypervisor host attach kernel probes to this running guest");
 MODULE_LICENSE("GPL");
 MODULE_VERSION(VESPER_FRONTEND_VERSION);
-MODULE_SOFTDEP("pre: virtio_console virtio_pci");
+MODULE_SOFTDEP("pre: virtio_console virtio_pci vmw_vsock_virtio_transport");

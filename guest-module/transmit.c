@@ -95,8 +95,8 @@ out:
 }
 
 /*
- * Writes what the port takes. 0: all is written; -EAGAIN: the port takes no more now; 1: it took some, and no more now; other
- * errors: the port is gone. Channel thread only.
+ * Writes what the channel takes. 0: all is written; -EAGAIN: it takes no more now; 1: it took some, and no more now; other errors:
+ * the host or the transport is gone. Channel thread only.
  */
 int vesper_transmit_flush(void)
 {
@@ -105,7 +105,7 @@ int vesper_transmit_flush(void)
 
 	mutex_lock(&transmit_lock);
 	while (start < end) {
-		taken = vesper_port_write(queue + start, end - start);
+		taken = vesper_channel_write(queue + start, end - start);
 		if (taken < 0)
 			break;
 		progress = true;
@@ -128,7 +128,7 @@ void vesper_transmit_give_up(void)
 	mutex_unlock(&transmit_lock);
 }
 
-/* Ends the session and drops everything: the port is gone. */
+/* Ends the session and drops everything: the host or the transport is gone. */
 void vesper_transmit_reset(void)
 {
 	mutex_lock(&transmit_lock);

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
  * Listens to the kernel's uevents as udev would, with a socket of our own: a port's name becomes readable only after the port was
- * added, and the uevent then is the one notice of it (a class interface would come too early).
+ * added, and the uevent then is the one notice of it (a class interface would come too early). A module's comes when it is live.
  */
 #include <linux/net.h>
 #include <linux/netlink.h>
@@ -54,7 +54,13 @@ void vesper_uevent_exit(void)
 	sock_release(uevents);
 }
 
-/* Takes all messages; true where a port may have come. */
+/* "change@/devices/pci…/virtio-ports/vport0p1", "add@/module/vsock" */
+static bool is_wanted(const char *text, size_t bytes)
+{
+	return strnstr(text, "/virtio-ports/", bytes) || strnstr(text, "/module/vsock", bytes);
+}
+
+/* Takes all messages; true where something to open may have come. */
 bool vesper_uevent_drain(void)
 {
 	char text[256];
@@ -66,8 +72,8 @@ bool vesper_uevent_drain(void)
 		struct kvec vector = { .iov_base = text, .iov_len = sizeof(text) };
 
 		bytes = kernel_recvmsg(uevents, &message, &vector, 1, sizeof(text), MSG_DONTWAIT);
-		/* "change@/devices/pci…/virtio-ports/vport0p1"; after an overrun (-ENOBUFS) anything may have happened. */
-		if (bytes == -ENOBUFS || (bytes > 0 && strnstr(text, "/virtio-ports/", min_t(size_t, bytes, sizeof(text)))))
+		/* After an overrun (-ENOBUFS) anything may have happened. */
+		if (bytes == -ENOBUFS || (bytes > 0 && is_wanted(text, min_t(size_t, bytes, sizeof(text)))))
 			found = true;
 	} while (bytes > 0 || bytes == -ENOBUFS);
 	return found;

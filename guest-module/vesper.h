@@ -2,8 +2,8 @@
 /*
  * Inside the frontend. Two kernel threads do all the work:
  *
- *   channel   owns the port: reads and parses frames, answers what can be answered at once, writes queued frames. Never waits
- *             for anything but the port, so that heartbeats go on while a module loads.
+ *   channel   owns the transports: reads and parses frames, answers what can be answered at once, writes queued frames. Never
+ *             waits for anything but them, so that heartbeats go on while a module loads.
  *   loader    works off what may take long: activate, deactivate, load, arm, self-test, unload; one after the other.
  *
  * Both borrow one private address space (space.c), because init_module and the port's read and write take user pointers.
@@ -31,6 +31,8 @@
 extern unsigned int vesper_image_kib;
 extern unsigned int vesper_write_timeout_ms;
 extern unsigned int vesper_revoke_timeout_ms;
+extern char *vesper_channel_choice;
+extern bool vesper_vsock_reserved;
 
 /* identity.c: who this guest is */
 void vesper_identity_init(void);
@@ -51,26 +53,46 @@ void *vesper_space_memory(enum vesper_space_part part);
 size_t vesper_space_bytes(enum vesper_space_part part);
 void __user *vesper_space_user(const void *memory);
 
-/* port.c: the virtio_console port */
-int vesper_port_init(void);
-void vesper_port_exit(void);
-int vesper_port_open(void);
-void vesper_port_close(void);
-bool vesper_port_is_open(void);
-ssize_t vesper_port_read(void *to, size_t bytes);
-ssize_t vesper_port_write(const void *from, size_t bytes);
+/*
+ * What can carry the control channel. Only the channel thread calls these, in its private space; what becomes ready wakes it with
+ * VESPER_CHANNEL_READY.
+ */
+struct vesper_transport {
+	const char *name;	/* as in the parameter `channel` */
+	int (*init)(void);
+	void (*exit)(void);
+
+	/* -ENODEV: what it needs is not there, a search will tell when; other errors: try again later. */
+	int (*open)(void);
+	void (*close)(void);
+	bool (*is_open)(void);
+
+	/* Optional. True: another host has come, and nothing is left of the one before. Where `busy`, newcomers are turned away. */
+	bool (*accept)(bool busy);
+	/* Bytes; 0: no host there; -EAGAIN: nothing to read; -ECONNRESET: that host is gone; -ENODEV: the transport is. */
+	ssize_t (*read)(void *to, size_t bytes);
+	/* Bytes taken; -EAGAIN: no room, or no host there. */
+	ssize_t (*write)(const void *from, size_t bytes);
+};
+
+/* channel_port.c: the virtio_console port */
+extern const struct vesper_transport vesper_transport_port;
+
+/* channel_vsock.c: a kernel socket that listens */
+extern const struct vesper_transport vesper_transport_vsock;
 
 /* port_search.c: which of the virtio_console ports is ours */
 struct vfsmount;
 int vesper_port_search(struct vfsmount *sysfs, char *node, size_t bytes);
 
-/* uevent.c: tells when ports come */
+/* uevent.c: tells when ports and modules come */
 int vesper_uevent_init(void);
 void vesper_uevent_exit(void);
 bool vesper_uevent_drain(void);
 
 /* channel.c: the channel thread */
-enum vesper_channel_event { VESPER_CHANNEL_PORT, VESPER_CHANNEL_SEARCH, VESPER_CHANNEL_DOORBELL, VESPER_CHANNEL_OUTPUT };
+enum vesper_channel_event { VESPER_CHANNEL_READY, VESPER_CHANNEL_SEARCH, VESPER_CHANNEL_DOORBELL, VESPER_CHANNEL_OUTPUT };
+ssize_t vesper_channel_write(const void *from, size_t bytes);
 int vesper_channel_start(void);
 void vesper_channel_stop(void);
 bool vesper_channel_is_current(void);
@@ -100,7 +122,7 @@ enum vesper_parsed { VESPER_PARSED_NOTHING, VESPER_PARSED_FRAME, VESPER_PARSED_B
 enum vesper_parsed vesper_parse(struct vesper_parser *parser, struct vesper_arrived *message);
 bool vesper_parser_resync(struct vesper_parser *parser);
 void vesper_parser_compact(struct vesper_parser *parser);
-void vesper_parser_reset(struct vesper_parser *parser);
+void vesper_parser_restart(struct vesper_parser *parser, u32 bytes);
 u32 vesper_frame_encode(void *to, u16 type, u32 request_id, const void *payload, u32 bytes, const void *tail, u32 tail_bytes);
 
 /* transmit.c: frames on their way out; a session is named by its number, frames of an ended one are dropped */

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-/** A channel over a unix socket: what QEMU offers for a virtio-serial port, and Firecracker for vsock. */
+/** A channel over a unix socket: what QEMU offers for a virtio-serial port. */
 
 import { connect, type Socket } from 'node:net';
 import { messageOf, VesperError } from '../error.ts';
@@ -29,7 +29,12 @@ const pathMaxBytes = 107;
  */
 export async function connectUnixSocket(path: string, options: UnixSocketOptions = {}): Promise<Channel> {
   const socket = await connectSocket(path, options.timeLimitMs ?? 3_000);
-  return new SocketChannel(socket, options.description ?? `unix socket ${path}`, options);
+  return channelOver(socket, options.description ?? `unix socket ${path}`, options);
+}
+
+/** A channel over a socket that is connected; `options.description` and `timeLimitMs` are not looked at. */
+export function channelOver(socket: Socket, description: string, options: UnixSocketOptions = {}): Channel {
+  return new SocketChannel(socket, description, options);
 }
 
 /** The bare socket of a connection; the caller has to listen to `error` and `close`. Throws UNREACHABLE or TIMEOUT. */

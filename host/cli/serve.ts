@@ -24,6 +24,7 @@ interface Options {
   readonly runDir: string;
   readonly qemu: readonly string[];
   readonly qemuDir: readonly string[];
+  readonly vsock: readonly string[];
   readonly catalogue: readonly string[];
   readonly regionMib?: number;
   readonly metrics?: string | true;
@@ -58,6 +59,12 @@ export function serveCommand(): Command {
     .option(
       '--qemu-dir <dir>',
       'a directory with QMP sockets named <guest>.qmp (may be repeated)',
+      collect,
+      [],
+    )
+    .option(
+      '--vsock <name=socket>',
+      "the unix socket of a guest's vhost-user-vsock backend (may be repeated)",
       collect,
       [],
     )
@@ -155,7 +162,8 @@ function givenBy(command: Command): Given {
     config: options.config,
     runDirectory: said('runDir') ? options.runDir : undefined,
     stateDirectory: said('stateDir') ? options.stateDir : undefined,
-    monitors: Object.fromEntries(options.qemu.map(parseMonitor)),
+    monitors: Object.fromEntries(options.qemu.map((text) => parseSocket('--qemu', text))),
+    vsock: Object.fromEntries(options.vsock.map((text) => parseSocket('--vsock', text))),
     folders: options.qemuDir,
     catalogue: options.catalogue,
     regionBytes: options.regionMib === undefined ? undefined : options.regionMib * MiB,
@@ -164,9 +172,9 @@ function givenBy(command: Command): Given {
   };
 }
 
-function parseMonitor(text: string): readonly [name: string, path: string] {
+function parseSocket(option: string, text: string): readonly [name: string, path: string] {
   const at = text.indexOf('=');
   if (at < 1 || at === text.length - 1)
-    throw new VesperError('USAGE', `--qemu ${text}: write NAME=QMP-SOCKET`);
+    throw new VesperError('USAGE', `${option} ${text}: write NAME=SOCKET`);
   return [text.slice(0, at), text.slice(at + 1)];
 }

@@ -15,11 +15,15 @@ export interface MachineOptions extends ImageOptions {
   /** 1 unless given. */
   readonly cpus?: number;
   readonly init?: InitMode;
+  /** Which of `modules` init loads, before the frontend; all unless given. */
+  readonly loadModules?: readonly string[];
   /** The kernel's `panic=`; 0 (stay dead) unless given. */
   readonly panic?: number;
   /** More for the kernel's command line; `vesper.<parameter>=<value>` reaches the frontend. */
   readonly append?: string;
   readonly sharedMemory?: boolean;
+  /** A virtio-serial controller, as libvirt guests have it; true unless given. */
+  readonly virtioSerial?: boolean;
   readonly qemuArguments?: readonly string[];
   /** Chosen by a boot probe unless given. */
   readonly accelerator?: Accelerator;
@@ -40,9 +44,10 @@ export function shapeOf(options: MachineOptions): MachineShape {
     memoryMib: options.memoryMib ?? 256,
     cpus: options.cpus ?? 1,
     sharedMemory: options.sharedMemory ?? false,
+    virtioSerial: options.virtioSerial ?? true,
     tcgThreads: options.tcgThreads ?? 'single',
     init: options.init ?? 'shell',
-    loadModules: [...(options.modules ?? defaultGuestModules), ...frontend],
+    loadModules: [...(options.loadModules ?? options.modules ?? defaultGuestModules), ...frontend],
     panic: options.panic ?? 0,
     append: options.append ?? '',
     qemuArguments: options.qemuArguments ?? [],

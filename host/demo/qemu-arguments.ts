@@ -22,6 +22,7 @@ export interface MachineShape {
   readonly tcgThreads: TcgThreads;
   /** RAM in a shared memfd, which guest-page relays and checkpoints need. */
   readonly sharedMemory: boolean;
+  readonly virtioSerial: boolean;
   readonly init: InitMode;
   /** Modules that init loads, in this order. */
   readonly loadModules: readonly string[];
@@ -78,7 +79,7 @@ export function qemuArguments(shape: MachineShape, identity: MachineIdentity): s
     ...['-serial', `unix:${file('terminal')},server=on,wait=off`],
     ...['-qmp', `unix:${file('qmp')},server=on,wait=off`],
     ...['-chardev', `socket,id=monitor,path=${file('monitor')}`, '-mon', 'chardev=monitor,mode=control'],
-    ...controllers(shape.machine),
+    ...controllers(shape),
     ...shape.qemuArguments,
   ];
 }
@@ -91,8 +92,10 @@ function accelerator(shape: MachineShape, kind: Accelerator): string {
   return shape.cpus === 1 ? `tcg,${threads},tb-size=16` : `tcg,${threads}`;
 }
 
-function controllers(machine: MachineType): string[] {
-  if (machine === 'pc') return ['-device', 'virtio-serial-pci,id=virtio-serial0'];
+function controllers({ machine, virtioSerial }: MachineShape): string[] {
+  const serial = (bus: string) =>
+    virtioSerial ? ['-device', `virtio-serial-pci,id=virtio-serial0${bus}`] : [];
+  if (machine === 'pc') return serial('');
   // As libvirt lays q35 out: each device on a root port, and spare ports for what is plugged in later.
   const ports = [1, 2, 3, 4, 5].flatMap((n) => {
     const first = n === 1 ? ',multifunction=on' : '';
@@ -101,7 +104,7 @@ function controllers(machine: MachineType): string[] {
       `pcie-root-port,id=pci.${n},chassis=${n},port=${n + 15},bus=pcie.0,addr=0x2.${n - 1}${first}`,
     ];
   });
-  return [...ports, '-device', 'virtio-serial-pci,id=virtio-serial0,bus=pci.1'];
+  return [...ports, ...serial(',bus=pci.1')];
 }
 
 function kernelCommandLine(shape: MachineShape): string {

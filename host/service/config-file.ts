@@ -78,6 +78,8 @@ const schema = z.strictObject({
         .strictObject({
           /** QMP sockets by the name of their guest. */
           monitors: z.record(guestName, absolutePath).default({}),
+          /** Where the backend of a guest's vhost-user-vsock device takes calls, by the name of the guest. */
+          vsock: z.record(guestName, absolutePath).default({}),
           /** Directories in which every NAME.qmp is one. */
           folders: z.array(absolutePath).default([]),
         })

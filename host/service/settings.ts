@@ -23,6 +23,8 @@ export interface Given {
   readonly stateDirectory: string | undefined;
   /** QMP sockets by the name of their guest. */
   readonly monitors: Readonly<Record<string, string>>;
+  /** Sockets of vhost-user-vsock backends by the name of their guest. */
+  readonly vsock: Readonly<Record<string, string>>;
   readonly folders: readonly string[];
   readonly catalogue: readonly string[];
   /** Of a guest's region. */
@@ -35,6 +37,7 @@ export interface Given {
 export interface QemuSettings {
   readonly monitors: readonly { readonly name: string; readonly path: string }[];
   readonly folders: readonly string[];
+  readonly hybridVsockPaths: ReadonlyMap<string, string>;
   readonly runtimeDirectory: string;
   readonly regionDirectory: string;
   readonly blackBoxKeptMs: number;
@@ -83,6 +86,11 @@ function settingsOf(
         : {
             monitors,
             folders,
+            hybridVsockPaths: new Map(
+              Object.entries(
+                Object.keys(given.vsock).length > 0 ? given.vsock : (providers.qemu?.vsock ?? {}),
+              ),
+            ),
             runtimeDirectory: join(runDirectory, 'qemu'),
             regionDirectory: directories.regions ?? '/dev/shm',
             blackBoxKeptMs: blackBox.keep ?? defaultBlackBoxKeptMs,

@@ -108,6 +108,7 @@ export function header(): string {
     `#define VESPER_FRAME_MAGIC 0x${message.frameMagic.toString(16)}u`,
     `#define VESPER_PROTOCOL_VERSION ${message.protocolVersion}`,
     `#define VESPER_PORT_NAME "${message.portName}"`,
+    `#define VESPER_VSOCK_PORT ${message.vsockPort}`,
     `#define VESPER_REGION_MAGIC 0x${region.regionMagic.toString(16)}ull`,
     `#define VESPER_DESCRIPTOR_VERSION ${descriptor.descriptorVersion}`,
     ...Object.entries(defines).map(([key, c]) => `#define VESPER_${key} ${hex(c.value)}\t/* ${c.doc} */`),

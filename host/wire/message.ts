@@ -11,6 +11,11 @@ export const frameMagic = 0x52505356; // "VSPR"
 export const protocolVersion = 1;
 /** Name of the virtio-serial port. */
 export const portName = 'org.vesper.probe.0';
+/**
+ * Where the frontend listens on vsock. Below 1024, so that no unprivileged process of the guest can take it first; "VES" on the keys
+ * of a telephone.
+ */
+export const vsockPort = 837;
 
 export const limits = {
   /** Largest payload of a frame, in bytes. */

@@ -44,6 +44,8 @@ export interface RigOptions extends MachineOptions {
   readonly heartbeatMs?: number;
   /** Which rows are kept as objects in `events`; all unless given. For those that count millions over columns. */
   readonly keepRow?: (batch: EventBatch, row: number) => boolean;
+  /** Unix socket of the process that does the guest's vsock. */
+  readonly hybridVsockPath?: string;
   /** Further guests of the same service, booted already; the rig closes them. */
   readonly neighbours?: readonly Machine[];
 }
@@ -71,10 +73,19 @@ export class Rig implements AsyncDisposable {
 
   /** Boots, starts the service and waits for the session. */
   static async start(options: RigOptions = {}): Promise<Rig> {
-    const rig = new Rig(await Machine.boot(options), options);
+    return Rig.serve(await Machine.boot(options), options);
+  }
+
+  /** The same for a machine that has booted; `begun` instead of a session where that cannot be had at once. */
+  static async serve(
+    machine: Machine,
+    options: RigOptions = {},
+    begun = (rig: Rig): Promise<unknown> => rig.active(),
+  ): Promise<Rig> {
+    const rig = new Rig(machine, options);
     try {
       await rig.service.start();
-      await rig.active();
+      await begun(rig);
     } catch (thrown) {
       await rig.close();
       throw thrown;
@@ -173,6 +184,7 @@ export class Rig implements AsyncDisposable {
 
   #newService(): Service {
     const log = silentLog();
+    const { hybridVsockPath } = this.#options;
     const service = new Service({
       log,
       relays: this.#hub,
@@ -182,6 +194,9 @@ export class Rig implements AsyncDisposable {
             path: qmpPath,
             name,
           })),
+          hybridVsockPaths: new Map(
+            hybridVsockPath === undefined ? [] : [[this.machine.name, hybridVsockPath]],
+          ),
           runtimeDirectory: join(this.directory, 'qemu'),
           log,
         }),
@@ -359,7 +374,8 @@ export function leftovers(): readonly string[] {
   const regions = [...used].flatMap(regionsOf);
   const qemus = [...used].filter(({ pid }) => runs(pid)).map(({ name }) => `QEMU of ${name}`);
   const directories = [...used].map(({ directory }) => directory).filter(existsSync);
-  const rigs = readdirSync(tmpdir()).filter((name) => name.startsWith(rigPrefix));
+  const prefixes = [rigPrefix, `vesper-vsock-${process.pid}-`];
+  const rigs = readdirSync(tmpdir()).filter((name) => prefixes.some((prefix) => name.startsWith(prefix)));
   return [...regions, ...qemus, ...directories, ...rigs];
 }
 

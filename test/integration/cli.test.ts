@@ -94,10 +94,12 @@ describe('with a service and a guest', () => {
     expect(shown.stdout).toMatch(/signal\.died ±[\d.]+ ms, guest [\d.]+ s, \+[\d.]+ ms\n {4}signal=SIGSEGV/);
   });
 
-  test('guests shows state, reason, probes and losses; --json everything', async () => {
+  test('guests shows state, channel, reason, probes and losses; --json everything', async () => {
     const text = await service.vesper('guests');
-    expect(text.stdout).toMatch(/^GUEST +STATE +DELIVERED +LOST +PROBES +WHY\n/);
-    expect(text.stdout).toMatch(new RegExp(`${machine.name} +active +\\d+ +0 +oom signal +activated`));
+    expect(text.stdout).toMatch(/^GUEST +STATE +CHANNEL +DELIVERED +LOST +PROBES +WHY\n/);
+    expect(text.stdout).toMatch(
+      new RegExp(`${machine.name} +active +virtio-serial +\\d+ +0 +oom signal +activated`),
+    );
 
     const [guest] = JSON.parse((await service.vesper('guests', '--json')).stdout) as Record<
       string,

@@ -12,6 +12,7 @@ import type { LifecycleEvent, Machine } from '../../host/provider/provider.ts';
 import { QemuProvider, type QemuProviderOptions } from '../../host/provider/qemu/provider.ts';
 import { QmpClient } from '../../host/provider/qemu/qmp.ts';
 import { BareQemu, type BareQemuOptions } from '../harness/bare-qemu.ts';
+import { VsockBackend } from '../harness/vsock-backend.ts';
 
 const rootPorts = [
   '-device',
@@ -167,15 +168,42 @@ describe.each(['pc', 'q35'] as const)('%s', (type) => {
 });
 
 describe('machines that lack something', () => {
-  test('no virtio-serial controller', async () => {
+  test('neither a virtio-serial controller nor vsock', async () => {
     qemu('pc', 'g1', []);
     const guest = await (await Watching.start()).machine('g1');
     await expect(guest.openChannel()).rejects.toMatchObject({
       code: 'PROVIDER',
       message:
-        'g1: the machine has no virtio-serial controller: a controller cannot be added while the guest runs: start it with "-device virtio-serial-pci", or in libvirt with <controller type=\'virtio-serial\'/>',
+        'g1: the machine has no virtio-serial controller and no vsock device: plug one in while it runs ("device_add vhost-vsock-pci,guest-cid=3", any free number from 3), or start it with "-device virtio-serial-pci", or in libvirt with <vsock><cid auto=\'yes\'/></vsock> or <controller type=\'virtio-serial\'/>',
     });
     expect(existsSync(runtimeDirectory)).toBe(false);
+  });
+
+  test('no controller, and vsock by another process: its socket has to be said', async () => {
+    await using vsock = await VsockBackend.start();
+    const ram = [
+      '-object',
+      'memory-backend-memfd,id=ram,share=on,size=32M',
+      '-machine',
+      'memory-backend=ram',
+    ];
+    const bare = qemu('pc', 'g1', [...ram, ...vsock.qemuArguments]);
+    const before = await Watching.start();
+    await expect((await before.machine('g1')).openChannel()).rejects.toMatchObject({
+      code: 'PROVIDER',
+      message:
+        'g1: the machine has no virtio-serial controller and another process does its vsock: tell the service on which unix socket it takes calls ("--vsock g1=/path")',
+    });
+    await before.provider.stop();
+
+    const hybridVsockPaths = new Map([['g1', vsock.hybridPath]]);
+    const guest = await (await Watching.start({ folders: [folder], hybridVsockPaths })).machine('g1');
+    // There is nothing in it that could listen.
+    await expect(guest.openChannel()).rejects.toMatchObject({
+      code: 'UNREACHABLE',
+      message: expect.stringContaining(`vsock port 837 (${vsock.hybridPath}): no frontend listens`),
+    });
+    await bare.end();
   });
 
   test('a controller without a free port', async () => {
@@ -184,7 +212,9 @@ describe('machines that lack something', () => {
     const guest = await (await Watching.start()).machine('g1');
     await expect(guest.openChannel()).rejects.toMatchObject({
       code: 'PROVIDER',
-      message: expect.stringContaining('g1: every port of its virtio-serial controllers is taken'),
+      message: expect.stringContaining(
+        'g1: the machine has no free port on its virtio-serial controllers and no vsock device',
+      ),
     });
   });
 

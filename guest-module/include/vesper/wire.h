@@ -10,6 +10,7 @@
 #define VESPER_FRAME_MAGIC 0x52505356u
 #define VESPER_PROTOCOL_VERSION 1
 #define VESPER_PORT_NAME "org.vesper.probe.0"
+#define VESPER_VSOCK_PORT 837
 #define VESPER_REGION_MAGIC 0x4e47455252505356ull
 #define VESPER_DESCRIPTOR_VERSION 1
 #define VESPER_FRAME_PAYLOAD_MAX 16448	/* largest payload of a frame, in bytes */

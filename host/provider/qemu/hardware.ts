@@ -2,12 +2,13 @@
 
 /** What VESPER has plugged into one run of one QEMU; a QEMU that comes back is a new one. */
 
-import { messageOf } from '../../error.ts';
+import { messageOf, VesperError } from '../../error.ts';
 import type { ProvidedRegion } from '../provider.ts';
 import { ChannelPort, type ProvidedPort } from './port.ts';
 import type { QmpClient } from './qmp.ts';
 import { RegionDevice } from './region.ts';
 import type { Site } from './site.ts';
+import { findVsock, type VsockRoute } from './vsock.ts';
 
 export class Hardware {
   readonly qmp: QmpClient;
@@ -24,8 +25,18 @@ export class Hardware {
     this.#region = new RegionDevice(site);
   }
 
-  providePort(): Promise<ProvidedPort> {
-    return this.#portTurn.take(() => this.#port.provide());
+  /** Where the frontend can be spoken to: its port, plugged where that is possible, else vsock. Throws PROVIDER. */
+  provideRoute(): Promise<ProvidedPort | VsockRoute> {
+    return this.#portTurn.take(async () => {
+      const port = await this.#port.provide();
+      if (!('lacks' in port)) return port;
+      const vsock = await findVsock(this.#site);
+      if (!('lacks' in vsock)) return vsock;
+      const { name } = this.#site;
+      throw new VesperError('PROVIDER', `${name}: the machine ${port.lacks} ${vsock.lacks}`, {
+        data: { guest: name },
+      });
+    });
   }
 
   provideRegion(bytes: number): Promise<ProvidedRegion> {

@@ -4,6 +4,7 @@
 
 import type { Channel } from '../../channel/channel.ts';
 import { connectUnixSocket } from '../../channel/unix-socket.ts';
+import { connectHybridVsock, connectVsock } from '../../channel/vsock.ts';
 import { VesperError } from '../../error.ts';
 import { portName } from '../../wire/message.ts';
 import type { Machine, MachineDescription, MachineState, ProvidedRegion } from '../provider.ts';
@@ -42,7 +43,10 @@ export class QemuMachine implements Machine {
   }
 
   async openChannel(): Promise<Channel> {
-    const { socketPath, unplugged } = await this.#there().providePort();
+    const route = await this.#there().provideRoute();
+    if ('cid' in route) return connectVsock(route.cid);
+    if ('hybridPath' in route) return connectHybridVsock(route.hybridPath);
+    const { socketPath, unplugged } = route;
     const description = `virtio-serial port ${portName} (${socketPath})`;
     return connectUnixSocket(socketPath, { description, signal: unplugged });
   }

@@ -21,6 +21,8 @@ export interface WatchOptions {
   readonly connectLimitMs: number;
   readonly commandLimitMs: number;
   readonly unplugLimitMs: number;
+  /** Of guests, by name: the unix socket of their vsock backend. */
+  readonly hybridVsockPaths: ReadonlyMap<string, string>;
   readonly log: Logger;
   readonly events: ProviderEvents;
   /** The connection ended: look again. */
@@ -104,7 +106,7 @@ export class MonitorWatch {
 
   /** Ask who this is; the machine stays the same object as long as it is the same one. */
   async #meet(qmp: QmpClient): Promise<{ machine: QemuMachine; hardware: Hardware; lifecycle: Lifecycle }> {
-    const { directories, unplugLimitMs, log } = this.#options;
+    const { directories, unplugLimitMs, hybridVsockPaths, log } = this.#options;
     const [given, { UUID }, { status }, owner] = await Promise.all([
       qmp.execute('query-name', {}, nameShape),
       qmp.execute('query-uuid', {}, uuidShape),
@@ -114,7 +116,15 @@ export class MonitorWatch {
     const name = this.#options.name ?? given.name ?? basename(this.path).replace(/\.(qmp|sock)$/, '');
     const uuid = /^[0-]+$/.test(UUID) ? uuidOfPath(this.path) : UUID.toLowerCase();
     const places = placesOf({ name, uuid }, this.path, directories);
-    const hardware = new Hardware({ name, qmp, ...places, owner, unplugLimitMs, log });
+    const hardware = new Hardware({
+      name,
+      qmp,
+      ...places,
+      owner,
+      unplugLimitMs,
+      hybridVsockPath: hybridVsockPaths.get(name),
+      log,
+    });
     const lifecycle = new Lifecycle(stateOf(status));
     if (this.#machine?.name === name && this.#machine.uuid === uuid) this.#machine.came(hardware, lifecycle);
     else this.#machine = new QemuMachine({ name, uuid }, hardware, lifecycle);

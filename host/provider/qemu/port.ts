@@ -42,6 +42,11 @@ export interface ProvidedPort {
   readonly unplugged: AbortSignal;
 }
 
+/** Why there is none and none can be plugged, for people: `has no virtio-serial controller`. */
+export interface NoPort {
+  readonly lacks: string;
+}
+
 export class ChannelPort {
   readonly #site: Site;
   /** QOM path of the port that was provided. */
@@ -55,11 +60,16 @@ export class ChannelPort {
   }
 
   /** Plugs the port where there is none. */
-  async provide(): Promise<ProvidedPort> {
+  async provide(): Promise<ProvidedPort | NoPort> {
     const all = await devices(this.#site.qmp);
     const port = await this.#find(all);
-    const socketPath = port === undefined ? await this.#plug(all) : await this.#socketOf(port);
-    this.#devicePath = port?.path ?? ourPath;
+    if (port !== undefined) return this.#provided(port.path, await this.#socketOf(port));
+    const bus = await this.#freeBus(all);
+    return typeof bus === 'string' ? this.#provided(ourPath, await this.#plug(bus)) : bus;
+  }
+
+  #provided(devicePath: string, socketPath: string): ProvidedPort {
+    this.#devicePath = devicePath;
     return { socketPath, unplugged: this.#unplugged.signal };
   }
 
@@ -112,9 +122,8 @@ export class ChannelPort {
     return path;
   }
 
-  async #plug(all: readonly Device[]): Promise<string> {
+  async #plug(bus: string): Promise<string> {
     const { qmp, folder, owner } = this.#site;
-    const bus = await this.#freeBus(all);
     // Half of a port, from a service that ended between the two commands.
     await removeBackend(qmp, 'chardev-remove', chardevId);
     await mkdir(dirname(folder), { recursive: true, mode: 0o711 });
@@ -137,8 +146,8 @@ export class ChannelPort {
   }
 
   /** A virtio-serial bus with a port left; QEMU chooses the number. */
-  async #freeBus(all: readonly Device[]): Promise<string> {
-    const { qmp, name } = this.#site;
+  async #freeBus(all: readonly Device[]): Promise<string | NoPort> {
+    const { qmp } = this.#site;
     const controllers = all.filter(({ type }) => controllerTypes.has(type));
     for (const { path, type } of controllers) {
       const device = type === 'virtio-serial-device' ? path : `${path}/virtio-backend`;
@@ -149,13 +158,9 @@ export class ChannelPort {
       // Port 0 is kept for a console.
       if (used.filter((nr) => nr !== 0).length < most - 1) return bus.name;
     }
-    const advice =
-      'a controller cannot be added while the guest runs: start it with "-device virtio-serial-pci", or in libvirt with <controller type=\'virtio-serial\'/>';
-    const message =
-      controllers.length === 0
-        ? `${name}: the machine has no virtio-serial controller: ${advice}`
-        : `${name}: every port of its virtio-serial controllers is taken: ${advice}`;
-    throw new VesperError('PROVIDER', message, { data: { guest: name } });
+    return controllers.length === 0
+      ? { lacks: 'has no virtio-serial controller' }
+      : { lacks: 'has no free port on its virtio-serial controllers' };
   }
 
   async #portsOn(busPath: string, all: readonly Device[]): Promise<number[]> {

@@ -26,6 +26,8 @@ export interface QemuProviderOptions {
   readonly commandLimitMs?: number;
   /** How long a guest may take to let go of a device. */
   readonly unplugLimitMs?: number;
+  /** Of guests with a vhost-user-vsock device, by name: the unix socket on which its backend takes calls (hybrid vsock). */
+  readonly hybridVsockPaths?: ReadonlyMap<string, string>;
   readonly log: Logger;
 }
 
@@ -94,6 +96,7 @@ export class QemuProvider implements Provider {
       connectLimitMs: this.#options.connectLimitMs ?? 3_000,
       commandLimitMs: this.#options.commandLimitMs ?? 5_000,
       unplugLimitMs: this.#options.unplugLimitMs ?? 10_000,
+      hybridVsockPaths: this.#options.hybridVsockPaths ?? new Map(),
       log,
       events,
       onLost: () => this.#lookLater(),

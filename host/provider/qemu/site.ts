@@ -25,6 +25,8 @@ export interface Site {
   readonly regionPrefix: string;
   readonly owner: Owner;
   readonly unplugLimitMs: number;
+  /** Unix socket of the process that does the machine's vsock, if it is one and somebody said where. */
+  readonly hybridVsockPath?: string | undefined;
   readonly log: Logger;
 }
 

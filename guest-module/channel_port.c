@@ -35,7 +35,7 @@ static struct vfsmount *mount_internally(const char *name)
 	return type ? kern_mount(type) : ERR_PTR(-ENODEV);
 }
 
-int vesper_port_init(void)
+static int port_init(void)
 {
 	devtmpfs = mount_internally("devtmpfs");
 	if (IS_ERR(devtmpfs))
@@ -48,7 +48,7 @@ int vesper_port_init(void)
 	return 0;
 }
 
-void vesper_port_exit(void)
+static void port_exit(void)
 {
 	kern_unmount(sysfs);
 	kern_unmount(devtmpfs);
@@ -56,7 +56,7 @@ void vesper_port_exit(void)
 
 static int port_woken(wait_queue_entry_t *wait, unsigned int mode, int flags, void *key)
 {
-	vesper_channel_wake(VESPER_CHANNEL_PORT);
+	vesper_channel_wake(VESPER_CHANNEL_READY);
 	return 0;
 }
 
@@ -69,8 +69,8 @@ static void port_watch(struct file *file, wait_queue_head_t *queue, poll_table *
 	add_wait_queue(queue, &port.wait);
 }
 
-/* -ENODEV: there is no such port; -EMFILE: another program holds it. */
-int vesper_port_open(void)
+/* -EMFILE, -EBUSY: another program holds it. */
+static int port_open(void)
 {
 	char node[32];
 	struct file *file;
@@ -78,10 +78,11 @@ int vesper_port_open(void)
 
 	err = vesper_port_search(sysfs, node, sizeof(node));
 	if (err)
-		return err;
+		/* -ENXIO: it is just going away. */
+		return err == -ENXIO ? -ENODEV : err;
 	file = file_open_root_mnt(devtmpfs, node, O_RDWR | O_NONBLOCK, 0);
 	if (IS_ERR(file))
-		return PTR_ERR(file);
+		return PTR_ERR(file) == -ENXIO ? -ENODEV : PTR_ERR(file);
 	/* Kernel helpers refuse a driver that has no read_iter; the operations are called with the space's user pointers instead. */
 	if (!file->f_op->read || !file->f_op->write || !file->f_op->poll) {
 		__fput_sync(file);
@@ -95,7 +96,7 @@ int vesper_port_open(void)
 	return 0;
 }
 
-void vesper_port_close(void)
+static void port_close(void)
 {
 	if (!port.file)
 		return;
@@ -106,21 +107,21 @@ void vesper_port_close(void)
 	port.file = NULL;
 }
 
-bool vesper_port_is_open(void)
+static bool port_is_open(void)
 {
 	return port.file;
 }
 
-/* Bytes; 0: no host there; -EAGAIN: nothing to read; -ENODEV: the port was unplugged. `to` lies in the space. */
-ssize_t vesper_port_read(void *to, size_t bytes)
+/* `to` lies in the space. */
+static ssize_t port_read(void *to, size_t bytes)
 {
 	loff_t position = 0;
 
 	return port.file->f_op->read(port.file, vesper_space_user(to), bytes, &position);
 }
 
-/* Bytes taken; -EAGAIN: no room, or no host there. `from` lies in the space. */
-ssize_t vesper_port_write(const void *from, size_t bytes)
+/* `from` lies in the space. */
+static ssize_t port_write(const void *from, size_t bytes)
 {
 	unsigned int flags = memalloc_noreclaim_save();
 	loff_t position = 0;
@@ -131,3 +132,14 @@ ssize_t vesper_port_write(const void *from, size_t bytes)
 	/* virtio_console says 0 where the queue was full after all. */
 	return taken ?: -EAGAIN;
 }
+
+const struct vesper_transport vesper_transport_port = {
+	.name = "virtio-serial",
+	.init = port_init,
+	.exit = port_exit,
+	.open = port_open,
+	.close = port_close,
+	.is_open = port_is_open,
+	.read = port_read,
+	.write = port_write,
+};
