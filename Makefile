@@ -42,7 +42,7 @@ setup: ## install the Debian packages that are missing (as root, or through sudo
 	fi
 
 .PHONY: build
-build: dist/vesper build/native/relay.node modules ## build all: the program, the native addon, the kernel modules
+build: dist/vesper native modules ## build all: the program, the native addons, the kernel modules
 
 # --- the program -------------------------------------------------------------------------------------------------
 
@@ -63,23 +63,31 @@ dist/vesper: dist/.built Makefile
 		'exec "$$root/node_modules/node/bin/node" --max-semi-space-size=2 "$$root/dist/main.js" "$$@"' > $@.new
 	@chmod +x $@.new && mv $@.new $@
 
-# --- the native addon --------------------------------------------------------------------------------------------
+# --- the native addons -------------------------------------------------------------------------------------------
 
-RELAY_OBJECTS := $(patsubst native/relay/%.cc,build/native/relay/%.o,$(wildcard native/relay/*.cc))
+# One folder of native/ each. What an addon links with, and further flags of its own, go into LINK_<addon>.
+ADDONS := relay
+
+.PHONY: native
+native: $(ADDONS:%=build/native/%.node) ## build the native addons
+
 CXXFLAGS_NATIVE := -std=c++20 -O2 -g1 -fPIC -fvisibility=hidden -Wall -Wextra -Werror \
 	-DNAPI_VERSION=9 -DNODE_ADDON_API_CPP_EXCEPTIONS -DNODE_ADDON_API_ENABLE_TYPE_CHECK_ON_AS \
-	-DBUILDING_NODE_EXTENSION -DNODE_GYP_MODULE_NAME=relay \
+	-DBUILDING_NODE_EXTENSION \
 	-isystem node_modules/node-api-headers/include -isystem node_modules/node-addon-api
 
-build/native/relay/%.o: native/relay/%.cc node_modules/.package-lock.json Makefile
-	@mkdir -p $(@D)
-	$(CXX) $(CXXFLAGS_NATIVE) -MMD -MP -c -o $@ $<
+objects = $(patsubst native/%.cc,build/native/%.o,$(wildcard native/$(1)/*.cc))
 
-build/native/relay.node: $(RELAY_OBJECTS)
-	$(CXX) -shared -pthread -o $@.new $^
+build/native/%.o: native/%.cc node_modules/.package-lock.json Makefile
+	@mkdir -p $(@D)
+	$(CXX) $(CXXFLAGS_NATIVE) -DNODE_GYP_MODULE_NAME=$(*D) -MMD -MP -c -o $@ $<
+
+.SECONDEXPANSION:
+$(ADDONS:%=build/native/%.node): build/native/%.node: $$(call objects,$$*)
+	$(CXX) -shared -pthread -o $@.new $^ $(LINK_$*)
 	@mv $@.new $@
 
--include $(RELAY_OBJECTS:.o=.d)
+-include $(foreach addon,$(ADDONS),$(patsubst %.o,%.d,$(call objects,$(addon))))
 
 # --- the kernel modules ------------------------------------------------------------------------------------------
 
@@ -126,7 +134,7 @@ test: ## set up, build, check, and run every test; the last line counts them
 	@$(NODE) test/run.ts check unit integration
 
 .PHONY: unit
-unit: build/native/relay.node ## run the unit tests
+unit: native ## run the unit tests
 	@$(NODE) test/run.ts unit
 
 .PHONY: integration
