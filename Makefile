@@ -13,7 +13,8 @@ KERNEL := flock build/.kernels.lock $(NODE) host/kernel/main.ts
 
 # What a fresh Debian 12 lacks. nodejs and npm only where there is none: any Node from 18 on can fetch the one we use.
 PACKAGES := build-essential kmod xz-utils libelf1 sparse clang-format git ca-certificates \
-	debian-archive-keyring util-linux busybox-static qemu-system-x86 socat
+	debian-archive-keyring util-linux busybox-static qemu-system-x86 socat \
+	libvirt-dev libvirt-daemon libvirt-daemon-driver-qemu
 
 # For the targets that call make again; under -j the jobs of the one above are shared.
 JOBS = $(if $(filter -j%,$(MAKEFLAGS)),,-j$(shell nproc))
@@ -66,7 +67,9 @@ dist/vesper: dist/.built Makefile
 # --- the native addons -------------------------------------------------------------------------------------------
 
 # One folder of native/ each. What an addon links with, and further flags of its own, go into LINK_<addon>.
-ADDONS := relay
+ADDONS := relay libvirt
+# Its threads may still be in a call when the worker_thread that loaded it ends: it has to stay in memory.
+LINK_libvirt := -Wl,-z,nodelete -lvirt -lvirt-qemu
 
 .PHONY: native
 native: $(ADDONS:%=build/native/%.node) ## build the native addons
