@@ -29,7 +29,7 @@ void Feed::start(const StreamRef& stream) {
 
 bool Feed::drain(virStreamPtr stream, std::vector<std::uint8_t>& bytes, std::optional<Failure>& why) {
   // As much as the backlog may take, lest a flood keep the thread of all connections for itself.
-  while (backlog_ + bytes.size() < kBacklogBytes) {
+  while (backlog_ + bytes.size() < most_) {
     const std::size_t had = bytes.size();
     bytes.resize(had + kChunkBytes);
     const int got = virStreamRecv(stream, reinterpret_cast<char*>(bytes.data() + had), kChunkBytes);
@@ -38,7 +38,7 @@ bool Feed::drain(virStreamPtr stream, std::vector<std::uint8_t>& bytes, std::opt
     if (got == -2) return false;
     if (got <= 0) return true;
   }
-  why = Failure("STREAM_OVERRUN", "more than " + std::to_string(kBacklogBytes) + " bytes wait for the stream's reader");
+  why = Failure("STREAM_OVERRUN", "more than " + std::to_string(most_) + " bytes wait for the stream's reader");
   return true;
 }
 

@@ -21,9 +21,8 @@ namespace vesper::libvirt {
 // keep up ends with STREAM_OVERRUN.
 class Feed : public std::enable_shared_from_this<Feed> {
  public:
-  static constexpr std::size_t kBacklogBytes = 16 << 20;
-
-  Feed(std::shared_ptr<Mailbox> mailbox, std::uint64_t id) : mailbox_(std::move(mailbox)), id_(id) {}
+  Feed(std::shared_ptr<Mailbox> mailbox, std::uint64_t id, std::size_t backlog_bytes)
+      : mailbox_(std::move(mailbox)), id_(id), most_(backlog_bytes) {}
 
   // On a thread that may block. Throws Failure.
   void start(const StreamRef& stream);
@@ -38,6 +37,7 @@ class Feed : public std::enable_shared_from_this<Feed> {
 
   const std::shared_ptr<Mailbox> mailbox_;
   const std::uint64_t id_;
+  const std::size_t most_;
   std::atomic<std::size_t> backlog_ = 0;
 };
 

@@ -1,13 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "mailbox.h"
 
+#include <chrono>
 #include <utility>
 
 namespace vesper::libvirt {
 namespace {
 
-// Before the event loop gets its turn.
-constexpr int kMessagesATurn = 256;
+// Before the rest of the event loop gets its turn.
+constexpr auto kTurn = std::chrono::milliseconds(4);
 
 }  // namespace
 
@@ -38,7 +39,8 @@ void Mailbox::wake() {
 }
 
 void Mailbox::deliver(Napi::Env env) {
-  for (int n = 0; n < kMessagesATurn; ++n) {
+  const auto end = std::chrono::steady_clock::now() + kTurn;
+  do {
     Message message;
     {
       const std::lock_guard lock(mutex_);
@@ -56,7 +58,7 @@ void Mailbox::deliver(Napi::Env env) {
       // What a listener throws is an uncaught exception, and no reason to keep the next message.
       napi_fatal_exception(env, thrown.Value());
     }
-  }
+  } while (std::chrono::steady_clock::now() < end);
   const std::lock_guard lock(mutex_);
   awake_ = false;
   if (!closed_ && !messages_.empty()) wake();

@@ -51,7 +51,9 @@ Napi::Value Stream::open(const Napi::CallbackInfo& info, const std::shared_ptr<S
   const Napi::Env env = info.Env();
   if (!info[1].IsFunction() || !info[2].IsFunction())
     throw Napi::TypeError::New(env, "a stream needs a function for its bytes and one for its end");
-  const auto limit = Options(info, 3).time_limit(session->limit());
+  const Options options(info, 3);
+  const auto limit = options.time_limit(session->limit());
+  const auto backlog = options.number("backlogBytes", 1 << 16, 1 << 30).value_or(16 << 20);
   if (!session->closed().empty()) return rejected(env, session->closed_failure());
 
   auto& environment = Environment::of(env);
@@ -59,7 +61,7 @@ Napi::Value Stream::open(const Napi::CallbackInfo& info, const std::shared_ptr<S
   environment.readers.emplace(id, Environment::Reader{session, nullptr, Napi::Persistent(info[1].As<Napi::Function>()),
                                                       Napi::Persistent(info[2].As<Napi::Function>())});
   const auto opened = std::make_shared<StreamRef>();
-  const auto feed = std::make_shared<Feed>(environment.mailbox, id);
+  const auto feed = std::make_shared<Feed>(environment.mailbox, id, static_cast<std::size_t>(backlog));
   const auto work = [connection = session->reference(), open = std::move(open), opened, feed]() -> Data {
     *opened =
         OpenStream::adopt(connection, checked(virStreamNew(connection->get(), VIR_STREAM_NONBLOCK), "virStreamNew"));

@@ -115,7 +115,9 @@ interface DomainParts {
 function domainXml(parts: DomainParts): string {
   const modules = ['virtio_pci', 'virtio_console', 'virtio_balloon', ...(parts.frontend ? ['vesper'] : [])];
   const rootPorts =
-    parts.machine === 'q35' ? `<controller type='pci' model='pcie-root-port'/>`.repeat(6) : '';
+    parts.machine === 'q35'
+      ? `<controller type='pci' index='0' model='pcie-root'/>${`<controller type='pci' model='pcie-root-port'/>`.repeat(6)}`
+      : '';
   return `<domain type='qemu'>
   <name>${parts.name}</name>
   <uuid>${parts.uuid}</uuid>

@@ -23,7 +23,7 @@ export type OwnErrorCode =
   | 'TIMEOUT'
   /** The connection or the stream is closed. */
   | 'CLOSED'
-  /** The stream's reader did not keep up: 16 MiB waited for it. */
+  /** The stream's reader did not keep up: more than `backlogBytes` waited for it. */
   | 'STREAM_OVERRUN'
   /** `write` was called before the one before had ended. */
   | 'STREAM_BUSY';
@@ -304,6 +304,16 @@ export interface PowerOptions extends CallOptions {
   readonly by?: 'acpi' | 'agent';
 }
 
+export interface StreamOptions extends CallOptions {
+  /** Take it from whoever has it. */
+  readonly force?: boolean;
+  /**
+   * How much may wait for the reader before the stream ends with STREAM_OVERRUN: libvirt's protocol cannot hold back
+   * one stream. 64 KiB … 1 GiB; default 16 MiB.
+   */
+  readonly backlogBytes?: number;
+}
+
 export interface NativeDomain {
   readonly name: string;
   /** Canonical lower-case UUID. */
@@ -380,20 +390,20 @@ export interface NativeDomain {
   monitorCommand(command: string, options?: CallOptions & { readonly hmp?: boolean }): Promise<string>;
   /**
    * Connects to a virtio-serial channel by its name (empty: the first), through the daemon: for those whose socket is on
-   * another machine. `force` takes it from whoever has it. `onEnd` is called once, unless `close()` came first.
+   * another machine. `onEnd` is called once, unless `close()` came first.
    */
   openChannel(
     name: string,
     onData: (bytes: Uint8Array) => void,
     onEnd: (why: LibvirtError | undefined) => void,
-    options?: CallOptions & { readonly force?: boolean },
+    options?: StreamOptions,
   ): Promise<NativeStream>;
   /** The same with a serial line or console by its alias (empty: the first). */
   openConsole(
     alias: string,
     onData: (bytes: Uint8Array) => void,
     onEnd: (why: LibvirtError | undefined) => void,
-    options?: CallOptions & { readonly force?: boolean; readonly safe?: boolean },
+    options?: StreamOptions & { readonly safe?: boolean },
   ): Promise<NativeStream>;
 }
 
