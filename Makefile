@@ -76,7 +76,7 @@ native: $(ADDONS:%=build/native/%.node) ## build the native addons
 
 CXXFLAGS_NATIVE := -std=c++20 -O2 -g1 -fPIC -fvisibility=hidden -Wall -Wextra -Werror \
 	-DNAPI_VERSION=9 -DNODE_ADDON_API_CPP_EXCEPTIONS -DNODE_ADDON_API_ENABLE_TYPE_CHECK_ON_AS \
-	-DBUILDING_NODE_EXTENSION \
+	-DBUILDING_NODE_EXTENSION -DNODE_API_SWALLOW_UNTHROWABLE_EXCEPTIONS \
 	-isystem node_modules/node-api-headers/include -isystem node_modules/node-addon-api
 
 objects = $(patsubst native/%.cc,build/native/%.o,$(wildcard native/$(1)/*.cc))

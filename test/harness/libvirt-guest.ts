@@ -10,6 +10,7 @@ import { GuestShell } from '../../host/demo/shell.ts';
 import { VesperError } from '../../host/error.ts';
 import { fetchKernel } from '../../host/kernel/fetch.ts';
 import type { KernelKey } from '../../host/kernel/release.ts';
+import { isLibvirtError, type NativeDomain } from '../../host/provider/libvirt/native.ts';
 import type { Libvirtd } from './libvirtd.ts';
 
 const bootLimitMs = 60_000;
@@ -97,6 +98,13 @@ export class LibvirtGuest {
     this.console.close(reason);
     this.#shellLine.close(reason);
   }
+}
+
+/** Destroys a domain that is gone then: libvirt may see it end before its own call is done, and no longer know it. */
+export async function destroyTransient(domain: NativeDomain): Promise<void> {
+  await domain.destroy().catch((thrown) => {
+    if (!isLibvirtError(thrown) || thrown.code !== 'VIR_ERR_NO_DOMAIN') throw thrown;
+  });
 }
 
 interface DomainParts {

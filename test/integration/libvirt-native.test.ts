@@ -9,7 +9,7 @@ import { afterAll, beforeAll, describe, expect, onTestFinished, test } from 'vit
 import { loadLibvirtAddon } from '../../host/provider/libvirt/addon.ts';
 import type { DomainEvent, EventKind } from '../../host/provider/libvirt/event.ts';
 import type { LibvirtError, NativeConnection, NativeDomain } from '../../host/provider/libvirt/native.ts';
-import { LibvirtGuest, type LibvirtGuestOptions } from '../harness/libvirt-guest.ts';
+import { destroyTransient, LibvirtGuest, type LibvirtGuestOptions } from '../harness/libvirt-guest.ts';
 import { Libvirtd } from '../harness/libvirtd.ts';
 
 const { Connection } = loadLibvirtAddon();
@@ -307,7 +307,7 @@ describe('domains', () => {
     const arrived = await there.domainByUuid(guest.uuid);
     expect(await arrived.state()).toEqual({ state: 'running', reason: 'migrated' });
     expect(await guest.check('cat /tmp/kept')).toBe('kept');
-    await arrived.destroy();
+    await destroyTransient(arrived);
   });
 });
 

@@ -348,7 +348,10 @@ export interface NativeDomain {
   reboot(options?: PowerOptions): Promise<void>;
   /** Pulls the reset line. */
   reset(options?: CallOptions): Promise<void>;
-  /** Ends QEMU: SIGTERM, then SIGKILL unless `graceful`. */
+  /**
+   * Ends QEMU: SIGTERM, then SIGKILL unless `graceful`. Of a transient domain that it did end it may say
+   * VIR_ERR_NO_DOMAIN: libvirt forgot the domain before the call was done.
+   */
   destroy(options?: CallOptions & { readonly graceful?: boolean }): Promise<void>;
   suspend(options?: CallOptions): Promise<void>;
   resume(options?: CallOptions): Promise<void>;
