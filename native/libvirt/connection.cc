@@ -31,10 +31,11 @@ std::optional<std::pair<int, unsigned>> keep_alive(const Options& options, Napi:
   return setting;
 }
 
-std::map<std::string, std::string> credentials(const Options& options) {
+std::map<std::string, std::string> credentials(const Options& options, Napi::Env env) {
   std::map<std::string, std::string> answers;
   const Napi::Value value = options.get("credentials");
-  if (!value.IsObject()) return answers;
+  if (value.IsUndefined()) return answers;
+  if (!value.IsObject()) throw Napi::TypeError::New(env, "credentials have to be an object");
   const auto object = value.As<Napi::Object>();
   const auto names = object.GetPropertyNames();
   for (std::uint32_t i = 0; i < names.Length(); ++i) {
@@ -84,7 +85,7 @@ Napi::Value Connection::open(const Napi::CallbackInfo& info) {
   request.uri = text_argument(info, 0, "the URI");
   request.read_only = options.flags({{"readOnly", 1}}) != 0;
   request.keep_alive = keep_alive(options, env);
-  request.credentials = credentials(options);
+  request.credentials = credentials(options, env);
   request.limit = options.time_limit(std::chrono::seconds(10));
   return Session::open(env, std::move(request), [](Napi::Env js, const std::shared_ptr<Session>& session) {
     auto made = session;

@@ -92,20 +92,22 @@ Napi::Value Stream::write(const Napi::CallbackInfo& info) {
   const auto limit = Options(info, 1).time_limit(parts_.session->limit());
   const StreamRef stream = reference(env);
   if (stream == nullptr) return rejected(env, Failure("CLOSED", "the stream is at its end"));
-  if (*writing_) return rejected(env, Failure("STREAM_BUSY", "one write at a time: the one before has not ended"));
+  if (*writing_ == Writing::kBusy)
+    return rejected(env, Failure("STREAM_BUSY", "one write at a time: the one before has not ended"));
+  if (*writing_ == Writing::kBroken)
+    return rejected(env, Failure("CLOSED", "a write failed, and nobody knows how much of it arrived"));
 
   const auto array = info[0].As<Napi::Uint8Array>();
-  *writing_ = true;
+  *writing_ = Writing::kBusy;
   const auto work = [stream, bytes = std::vector<char>(array.Data(), array.Data() + array.ByteLength())]() -> Data {
     send_all(stream->get(), bytes);
     return {};
   };
   const auto convert = [writing = writing_](Napi::Env js, const Data&) -> Napi::Value {
-    *writing = false;
+    *writing = Writing::kIdle;
     return js.Undefined();
   };
-  // After a time limit nobody knows how much was sent: no further write.
-  return parts_.session->start(env, limit, work, convert);
+  return parts_.session->start(env, limit, work, convert, [writing = writing_] { *writing = Writing::kBroken; });
 }
 
 Napi::Value Stream::close(const Napi::CallbackInfo& info) {

@@ -38,7 +38,9 @@ class Stream : public Napi::ObjectWrap<Stream> {
   Napi::Value closed(const Napi::CallbackInfo& info);
 
   Parts parts_;
-  std::shared_ptr<bool> writing_ = std::make_shared<bool>(false);
+  enum class Writing { kIdle, kBusy, kBroken };
+  // Shared with the write under way.
+  std::shared_ptr<Writing> writing_ = std::make_shared<Writing>(Writing::kIdle);
 };
 
 }  // namespace vesper::libvirt

@@ -61,6 +61,16 @@ const ways: Readonly<Record<string, () => Promise<unknown>>> = {
       await worker.terminate();
     }
   },
+  /** Changes the domain that all of this process's test:///default connections have, as often as it is told. */
+  'flood-in-worker': async () => {
+    const [, , times, done] = workerData as [string, string, number, Int32Array];
+    const connection = await Connection.open(uri);
+    const domain = await connection.domainByName('test');
+    for (let n = 0; n < times; n += 1) await (n % 2 === 0 ? domain.suspend() : domain.resume());
+    await connection.close();
+    Atomics.store(done, 0, 1);
+    Atomics.notify(done, 0);
+  },
   'in-worker': async () => {
     const connection = await open();
     connection.closed.catch(() => {});

@@ -7,6 +7,7 @@ import { once } from 'node:events';
 import { existsSync, readdirSync } from 'node:fs';
 import { join } from 'node:path';
 import { monitorEventLoopDelay } from 'node:perf_hooks';
+import { Worker } from 'node:worker_threads';
 import { afterEach, beforeEach, describe, expect, onTestFinished, test } from 'vitest';
 import { loadLibvirtAddon } from '../../host/provider/libvirt/addon.ts';
 import type { LibvirtError, OpenOptions } from '../../host/provider/libvirt/native.ts';
@@ -170,6 +171,29 @@ test('200 connections leave neither threads nor descriptors', async () => {
   for (let n = 0; n < 200; n += 1) await cycle();
   await expect.poll(threads).toBeLessThanOrEqual(before[0]);
   await expect.poll(descriptors).toBeLessThanOrEqual(before[1]);
+});
+
+test('events that come while JavaScript is busy are delivered, or counted', async () => {
+  const connection = await open('test:///default');
+  const domain = await connection.domainByName('test');
+  const seen: string[] = [];
+  let lost = 0;
+  await connection.subscribe('lifecycle', (event) => {
+    if (event.kind === 'lost') lost += event.count;
+    else seen.push(event.event);
+  });
+  const times = 20_000;
+  const done = new Int32Array(new SharedArrayBuffer(4));
+  const client = new URL('../harness/libvirt-client.ts', import.meta.url);
+  const worker = new Worker(client, { workerData: ['flood-in-worker', 'test:///default', times, done] });
+  const ended = once(worker, 'exit');
+  // Not a turn of the event loop from here to the last change.
+  expect(Atomics.wait(done, 0, 0, 120_000)).not.toBe('timed-out');
+  await ended;
+  await domain.suspend();
+  await expect.poll(() => seen.length + lost).toBe(times + 1);
+  expect(seen.length).toBe(16_384 + 1);
+  expect(lost).toBe(times - 16_384);
 });
 
 describe('a process ends', () => {

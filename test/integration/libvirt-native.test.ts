@@ -59,7 +59,7 @@ async function watch<Kind extends EventKind>(
     const subscription = await on.subscribe(
       kind,
       (event) => {
-        if (event.kind === 'lost') throw new Error(`${event.count} events were lost`);
+        if ('count' in event) throw new Error(`${event.count} events were lost`);
         const { domain: about, ...rest } = event as DomainEvent;
         expect(about).toMatchObject({ name: domain.name, uuid: domain.uuid });
         events.push(rest);
