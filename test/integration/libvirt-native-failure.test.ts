@@ -7,6 +7,7 @@ import { once } from 'node:events';
 import { existsSync, readdirSync } from 'node:fs';
 import { join } from 'node:path';
 import { monitorEventLoopDelay } from 'node:perf_hooks';
+import { text } from 'node:stream/consumers';
 import { Worker } from 'node:worker_threads';
 import { afterEach, beforeEach, describe, expect, onTestFinished, test } from 'vitest';
 import { loadLibvirtAddon } from '../../host/provider/libvirt/addon.ts';
@@ -54,6 +55,11 @@ describe('a daemon that hangs', () => {
     await using healthy = await Libvirtd.start();
     const hung = await open(daemon.uri, { keepAlive: false });
     const other = await open(healthy.uri);
+    let toldWhileHung = 0;
+    let ended = false;
+    await other.subscribe('lifecycle', () => {
+      if (!ended) toldWhileHung += 1;
+    });
     await daemon.signal('SIGSTOP');
     onTestFinished(() => daemon.signal('SIGCONT').catch(() => undefined));
 
@@ -62,10 +68,11 @@ describe('a daemon that hangs', () => {
     const limited = Array.from({ length: 10 }, () => rejection(hung.listDomains({ timeLimitMs: 1_000 })));
     const opening = rejection(Connection.open(daemon.uri, { timeLimitMs: 700 }));
     let answered = 0;
-    let ended = false;
     const endings = Promise.all([...limited, opening]).finally(() => {
       ended = true;
     });
+    const xml = `<domain type='qemu'><name>spare</name><memory>4096</memory><os><type>hvm</type></os></domain>`;
+    const spare = await other.defineDomain(xml, { timeLimitMs: 900 });
     while (!ended) {
       await other.listDomains({ timeLimitMs: 900 });
       answered += 1;
@@ -74,6 +81,8 @@ describe('a daemon that hangs', () => {
     stall.disable();
 
     expect(answered).toBeGreaterThan(20);
+    expect(toldWhileHung).toBe(1);
+    await spare.undefine();
     expect(rejections.map(({ why }) => why.code)).toEqual(Array.from({ length: 11 }, () => 'TIMEOUT'));
     const messages = rejections.map(({ why }) => why.message);
     expect(messages.filter((text) => text.startsWith('not begun within 1000 ms'))).toHaveLength(6);
@@ -194,6 +203,18 @@ test('events that come while JavaScript is busy are delivered, or counted', asyn
   await expect.poll(() => seen.length + lost).toBe(times + 1);
   expect(seen.length).toBe(16_384 + 1);
   expect(lost).toBe(times - 16_384);
+});
+
+test.runIf(process.getuid?.() === 0)('a host without libvirt is told what to install', async () => {
+  const library = '/usr/lib/x86_64-linux-gnu/libvirt.so.0';
+  const load = `import('${join(repository, 'host/provider/libvirt/addon.ts')}').then(({ loadLibvirtAddon }) => loadLibvirtAddon()).catch(({ code, message }) => console.log(code, message))`;
+  // Hidden from this one process only.
+  const script = `mount --bind /dev/null "$(readlink -f ${library})" && exec "$@"`;
+  const client = spawn('unshare', ['--mount', 'sh', '-c', script, 'sh', process.execPath, '-e', load]);
+  const output = await text(client.stdout);
+  expect(output).toMatch(
+    /^HOST the libvirt bindings cannot be loaded from .*libvirt\.node .*libvirt\.so\.0.*: libvirt is not installed on this host: run "apt-get install libvirt0"$/m,
+  );
 });
 
 describe('a process ends', () => {
