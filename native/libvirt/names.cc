@@ -2,208 +2,11 @@
 #include "names.h"
 
 #include <libvirt/libvirt.h>
-#include <libvirt/virterror.h>
 
-#include <span>
+#include "name_table.h"
 
 namespace vesper::libvirt {
 namespace {
-
-struct Name {
-  int value;
-  const char* text;
-};
-
-#define AS_SPELT(constant) \
-  { constant, #constant }
-
-constexpr Name kErrorCodes[] = {AS_SPELT(VIR_ERR_OK),
-                                AS_SPELT(VIR_ERR_INTERNAL_ERROR),
-                                AS_SPELT(VIR_ERR_NO_MEMORY),
-                                AS_SPELT(VIR_ERR_NO_SUPPORT),
-                                AS_SPELT(VIR_ERR_UNKNOWN_HOST),
-                                AS_SPELT(VIR_ERR_NO_CONNECT),
-                                AS_SPELT(VIR_ERR_INVALID_CONN),
-                                AS_SPELT(VIR_ERR_INVALID_DOMAIN),
-                                AS_SPELT(VIR_ERR_INVALID_ARG),
-                                AS_SPELT(VIR_ERR_OPERATION_FAILED),
-                                AS_SPELT(VIR_ERR_GET_FAILED),
-                                AS_SPELT(VIR_ERR_POST_FAILED),
-                                AS_SPELT(VIR_ERR_HTTP_ERROR),
-                                AS_SPELT(VIR_ERR_SEXPR_SERIAL),
-                                AS_SPELT(VIR_ERR_NO_XEN),
-                                AS_SPELT(VIR_ERR_XEN_CALL),
-                                AS_SPELT(VIR_ERR_OS_TYPE),
-                                AS_SPELT(VIR_ERR_NO_KERNEL),
-                                AS_SPELT(VIR_ERR_NO_ROOT),
-                                AS_SPELT(VIR_ERR_NO_SOURCE),
-                                AS_SPELT(VIR_ERR_NO_TARGET),
-                                AS_SPELT(VIR_ERR_NO_NAME),
-                                AS_SPELT(VIR_ERR_NO_OS),
-                                AS_SPELT(VIR_ERR_NO_DEVICE),
-                                AS_SPELT(VIR_ERR_NO_XENSTORE),
-                                AS_SPELT(VIR_ERR_DRIVER_FULL),
-                                AS_SPELT(VIR_ERR_CALL_FAILED),
-                                AS_SPELT(VIR_ERR_XML_ERROR),
-                                AS_SPELT(VIR_ERR_DOM_EXIST),
-                                AS_SPELT(VIR_ERR_OPERATION_DENIED),
-                                AS_SPELT(VIR_ERR_OPEN_FAILED),
-                                AS_SPELT(VIR_ERR_READ_FAILED),
-                                AS_SPELT(VIR_ERR_PARSE_FAILED),
-                                AS_SPELT(VIR_ERR_CONF_SYNTAX),
-                                AS_SPELT(VIR_ERR_WRITE_FAILED),
-                                AS_SPELT(VIR_ERR_XML_DETAIL),
-                                AS_SPELT(VIR_ERR_INVALID_NETWORK),
-                                AS_SPELT(VIR_ERR_NETWORK_EXIST),
-                                AS_SPELT(VIR_ERR_SYSTEM_ERROR),
-                                AS_SPELT(VIR_ERR_RPC),
-                                AS_SPELT(VIR_ERR_GNUTLS_ERROR),
-                                AS_SPELT(VIR_WAR_NO_NETWORK),
-                                AS_SPELT(VIR_ERR_NO_DOMAIN),
-                                AS_SPELT(VIR_ERR_NO_NETWORK),
-                                AS_SPELT(VIR_ERR_INVALID_MAC),
-                                AS_SPELT(VIR_ERR_AUTH_FAILED),
-                                AS_SPELT(VIR_ERR_INVALID_STORAGE_POOL),
-                                AS_SPELT(VIR_ERR_INVALID_STORAGE_VOL),
-                                AS_SPELT(VIR_WAR_NO_STORAGE),
-                                AS_SPELT(VIR_ERR_NO_STORAGE_POOL),
-                                AS_SPELT(VIR_ERR_NO_STORAGE_VOL),
-                                AS_SPELT(VIR_WAR_NO_NODE),
-                                AS_SPELT(VIR_ERR_INVALID_NODE_DEVICE),
-                                AS_SPELT(VIR_ERR_NO_NODE_DEVICE),
-                                AS_SPELT(VIR_ERR_NO_SECURITY_MODEL),
-                                AS_SPELT(VIR_ERR_OPERATION_INVALID),
-                                AS_SPELT(VIR_WAR_NO_INTERFACE),
-                                AS_SPELT(VIR_ERR_NO_INTERFACE),
-                                AS_SPELT(VIR_ERR_INVALID_INTERFACE),
-                                AS_SPELT(VIR_ERR_MULTIPLE_INTERFACES),
-                                AS_SPELT(VIR_WAR_NO_NWFILTER),
-                                AS_SPELT(VIR_ERR_INVALID_NWFILTER),
-                                AS_SPELT(VIR_ERR_NO_NWFILTER),
-                                AS_SPELT(VIR_ERR_BUILD_FIREWALL),
-                                AS_SPELT(VIR_WAR_NO_SECRET),
-                                AS_SPELT(VIR_ERR_INVALID_SECRET),
-                                AS_SPELT(VIR_ERR_NO_SECRET),
-                                AS_SPELT(VIR_ERR_CONFIG_UNSUPPORTED),
-                                AS_SPELT(VIR_ERR_OPERATION_TIMEOUT),
-                                AS_SPELT(VIR_ERR_MIGRATE_PERSIST_FAILED),
-                                AS_SPELT(VIR_ERR_HOOK_SCRIPT_FAILED),
-                                AS_SPELT(VIR_ERR_INVALID_DOMAIN_SNAPSHOT),
-                                AS_SPELT(VIR_ERR_NO_DOMAIN_SNAPSHOT),
-                                AS_SPELT(VIR_ERR_INVALID_STREAM),
-                                AS_SPELT(VIR_ERR_ARGUMENT_UNSUPPORTED),
-                                AS_SPELT(VIR_ERR_STORAGE_PROBE_FAILED),
-                                AS_SPELT(VIR_ERR_STORAGE_POOL_BUILT),
-                                AS_SPELT(VIR_ERR_SNAPSHOT_REVERT_RISKY),
-                                AS_SPELT(VIR_ERR_OPERATION_ABORTED),
-                                AS_SPELT(VIR_ERR_AUTH_CANCELLED),
-                                AS_SPELT(VIR_ERR_NO_DOMAIN_METADATA),
-                                AS_SPELT(VIR_ERR_MIGRATE_UNSAFE),
-                                AS_SPELT(VIR_ERR_OVERFLOW),
-                                AS_SPELT(VIR_ERR_BLOCK_COPY_ACTIVE),
-                                AS_SPELT(VIR_ERR_OPERATION_UNSUPPORTED),
-                                AS_SPELT(VIR_ERR_SSH),
-                                AS_SPELT(VIR_ERR_AGENT_UNRESPONSIVE),
-                                AS_SPELT(VIR_ERR_RESOURCE_BUSY),
-                                AS_SPELT(VIR_ERR_ACCESS_DENIED),
-                                AS_SPELT(VIR_ERR_DBUS_SERVICE),
-                                AS_SPELT(VIR_ERR_STORAGE_VOL_EXIST),
-                                AS_SPELT(VIR_ERR_CPU_INCOMPATIBLE),
-                                AS_SPELT(VIR_ERR_XML_INVALID_SCHEMA),
-                                AS_SPELT(VIR_ERR_MIGRATE_FINISH_OK),
-                                AS_SPELT(VIR_ERR_AUTH_UNAVAILABLE),
-                                AS_SPELT(VIR_ERR_NO_SERVER),
-                                AS_SPELT(VIR_ERR_NO_CLIENT),
-                                AS_SPELT(VIR_ERR_AGENT_UNSYNCED),
-                                AS_SPELT(VIR_ERR_LIBSSH),
-                                AS_SPELT(VIR_ERR_DEVICE_MISSING),
-                                AS_SPELT(VIR_ERR_INVALID_NWFILTER_BINDING),
-                                AS_SPELT(VIR_ERR_NO_NWFILTER_BINDING),
-                                AS_SPELT(VIR_ERR_INVALID_DOMAIN_CHECKPOINT),
-                                AS_SPELT(VIR_ERR_NO_DOMAIN_CHECKPOINT),
-                                AS_SPELT(VIR_ERR_NO_DOMAIN_BACKUP),
-                                AS_SPELT(VIR_ERR_INVALID_NETWORK_PORT),
-                                AS_SPELT(VIR_ERR_NETWORK_PORT_EXIST),
-                                AS_SPELT(VIR_ERR_NO_NETWORK_PORT),
-                                AS_SPELT(VIR_ERR_NO_HOSTNAME),
-                                AS_SPELT(VIR_ERR_CHECKPOINT_INCONSISTENT),
-                                AS_SPELT(VIR_ERR_MULTIPLE_DOMAINS)};
-
-constexpr Name kErrorDomains[] = {AS_SPELT(VIR_FROM_NONE),
-                                  AS_SPELT(VIR_FROM_XEN),
-                                  AS_SPELT(VIR_FROM_XEND),
-                                  AS_SPELT(VIR_FROM_XENSTORE),
-                                  AS_SPELT(VIR_FROM_SEXPR),
-                                  AS_SPELT(VIR_FROM_XML),
-                                  AS_SPELT(VIR_FROM_DOM),
-                                  AS_SPELT(VIR_FROM_RPC),
-                                  AS_SPELT(VIR_FROM_PROXY),
-                                  AS_SPELT(VIR_FROM_CONF),
-                                  AS_SPELT(VIR_FROM_QEMU),
-                                  AS_SPELT(VIR_FROM_NET),
-                                  AS_SPELT(VIR_FROM_TEST),
-                                  AS_SPELT(VIR_FROM_REMOTE),
-                                  AS_SPELT(VIR_FROM_OPENVZ),
-                                  AS_SPELT(VIR_FROM_XENXM),
-                                  AS_SPELT(VIR_FROM_STATS_LINUX),
-                                  AS_SPELT(VIR_FROM_LXC),
-                                  AS_SPELT(VIR_FROM_STORAGE),
-                                  AS_SPELT(VIR_FROM_NETWORK),
-                                  AS_SPELT(VIR_FROM_DOMAIN),
-                                  AS_SPELT(VIR_FROM_UML),
-                                  AS_SPELT(VIR_FROM_NODEDEV),
-                                  AS_SPELT(VIR_FROM_XEN_INOTIFY),
-                                  AS_SPELT(VIR_FROM_SECURITY),
-                                  AS_SPELT(VIR_FROM_VBOX),
-                                  AS_SPELT(VIR_FROM_INTERFACE),
-                                  AS_SPELT(VIR_FROM_ONE),
-                                  AS_SPELT(VIR_FROM_ESX),
-                                  AS_SPELT(VIR_FROM_PHYP),
-                                  AS_SPELT(VIR_FROM_SECRET),
-                                  AS_SPELT(VIR_FROM_CPU),
-                                  AS_SPELT(VIR_FROM_XENAPI),
-                                  AS_SPELT(VIR_FROM_NWFILTER),
-                                  AS_SPELT(VIR_FROM_HOOK),
-                                  AS_SPELT(VIR_FROM_DOMAIN_SNAPSHOT),
-                                  AS_SPELT(VIR_FROM_AUDIT),
-                                  AS_SPELT(VIR_FROM_SYSINFO),
-                                  AS_SPELT(VIR_FROM_STREAMS),
-                                  AS_SPELT(VIR_FROM_VMWARE),
-                                  AS_SPELT(VIR_FROM_EVENT),
-                                  AS_SPELT(VIR_FROM_LIBXL),
-                                  AS_SPELT(VIR_FROM_LOCKING),
-                                  AS_SPELT(VIR_FROM_HYPERV),
-                                  AS_SPELT(VIR_FROM_CAPABILITIES),
-                                  AS_SPELT(VIR_FROM_URI),
-                                  AS_SPELT(VIR_FROM_AUTH),
-                                  AS_SPELT(VIR_FROM_DBUS),
-                                  AS_SPELT(VIR_FROM_PARALLELS),
-                                  AS_SPELT(VIR_FROM_DEVICE),
-                                  AS_SPELT(VIR_FROM_SSH),
-                                  AS_SPELT(VIR_FROM_LOCKSPACE),
-                                  AS_SPELT(VIR_FROM_INITCTL),
-                                  AS_SPELT(VIR_FROM_IDENTITY),
-                                  AS_SPELT(VIR_FROM_CGROUP),
-                                  AS_SPELT(VIR_FROM_ACCESS),
-                                  AS_SPELT(VIR_FROM_SYSTEMD),
-                                  AS_SPELT(VIR_FROM_BHYVE),
-                                  AS_SPELT(VIR_FROM_CRYPTO),
-                                  AS_SPELT(VIR_FROM_FIREWALL),
-                                  AS_SPELT(VIR_FROM_POLKIT),
-                                  AS_SPELT(VIR_FROM_THREAD),
-                                  AS_SPELT(VIR_FROM_ADMIN),
-                                  AS_SPELT(VIR_FROM_LOGGING),
-                                  AS_SPELT(VIR_FROM_XENXL),
-                                  AS_SPELT(VIR_FROM_PERF),
-                                  AS_SPELT(VIR_FROM_LIBSSH),
-                                  AS_SPELT(VIR_FROM_RESCTRL),
-                                  AS_SPELT(VIR_FROM_FIREWALLD),
-                                  AS_SPELT(VIR_FROM_DOMAIN_CHECKPOINT),
-                                  AS_SPELT(VIR_FROM_TPM),
-                                  AS_SPELT(VIR_FROM_BPF),
-                                  AS_SPELT(VIR_FROM_CH)};
-
-#undef AS_SPELT
 
 constexpr Name kStates[] = {
     {VIR_DOMAIN_NOSTATE, "no-state"}, {VIR_DOMAIN_RUNNING, "running"},         {VIR_DOMAIN_BLOCKED, "blocked"},
@@ -384,20 +187,6 @@ constexpr Name kJobTypes[] = {
     {VIR_DOMAIN_JOB_FAILED, "failed"},       {VIR_DOMAIN_JOB_CANCELLED, "cancelled"},
 };
 
-constexpr Name kJobOperations[] = {
-    {VIR_DOMAIN_JOB_OPERATION_UNKNOWN, "unknown"},
-    {VIR_DOMAIN_JOB_OPERATION_START, "start"},
-    {VIR_DOMAIN_JOB_OPERATION_SAVE, "save"},
-    {VIR_DOMAIN_JOB_OPERATION_RESTORE, "restore"},
-    {VIR_DOMAIN_JOB_OPERATION_MIGRATION_IN, "migration-in"},
-    {VIR_DOMAIN_JOB_OPERATION_MIGRATION_OUT, "migration-out"},
-    {VIR_DOMAIN_JOB_OPERATION_SNAPSHOT, "snapshot"},
-    {VIR_DOMAIN_JOB_OPERATION_SNAPSHOT_REVERT, "snapshot-revert"},
-    {VIR_DOMAIN_JOB_OPERATION_DUMP, "dump"},
-    {VIR_DOMAIN_JOB_OPERATION_BACKUP, "backup"},
-    {VIR_DOMAIN_JOB_OPERATION_SNAPSHOT_DELETE, "snapshot-delete"},
-};
-
 constexpr Name kMemoryFailureRecipients[] = {
     {VIR_DOMAIN_EVENT_MEMORY_FAILURE_RECIPIENT_HYPERVISOR, "hypervisor"},
     {VIR_DOMAIN_EVENT_MEMORY_FAILURE_RECIPIENT_GUEST, "guest"},
@@ -478,26 +267,15 @@ constexpr Family kLifecycleDetails[] = {
     {VIR_DOMAIN_EVENT_CRASHED, kCrashedDetails},
 };
 
-std::string unknown(int value) { return "unknown-" + std::to_string(value); }
-
-std::string find(std::span<const Name> names, int value) {
-  for (const Name& name : names) {
-    if (name.value == value) return name.text;
-  }
-  return unknown(value);
-}
-
 std::string find(std::span<const Family> families, int family, int value) {
   for (const Family& one : families) {
     if (one.value == family) return find(one.members, value);
   }
-  return unknown(value);
+  return unnamed(value);
 }
 
 }  // namespace
 
-std::string error_code_name(int code) { return find(kErrorCodes, code); }
-std::string error_domain_name(int domain) { return find(kErrorDomains, domain); }
 std::string state_name(int state) { return find(kStates, state); }
 std::string lifecycle_event_name(int event) { return find(kLifecycleEvents, event); }
 std::string watchdog_action_name(int action) { return find(kWatchdogActions, action); }
@@ -506,7 +284,6 @@ std::string agent_state_name(int state) { return find(kAgentStates, state); }
 std::string agent_reason_name(int reason) { return find(kAgentReasons, reason); }
 std::string metadata_type_name(int type) { return find(kMetadataTypes, type); }
 std::string job_type_name(int type) { return find(kJobTypes, type); }
-std::string job_operation_name(int operation) { return find(kJobOperations, operation); }
 std::string memory_failure_recipient_name(int recipient) { return find(kMemoryFailureRecipients, recipient); }
 std::string memory_failure_action_name(int action) { return find(kMemoryFailureActions, action); }
 std::string block_job_type_name(int type) { return find(kBlockJobTypes, type); }

@@ -21,7 +21,6 @@ std::string agent_state_name(int state);
 std::string agent_reason_name(int reason);
 std::string metadata_type_name(int type);
 std::string job_type_name(int type);
-std::string job_operation_name(int operation);
 std::string memory_failure_recipient_name(int recipient);
 std::string memory_failure_action_name(int action);
 std::string block_job_type_name(int type);

@@ -18,8 +18,8 @@ const supervisor = 'while read -r _; do "$@" & done';
 
 /**
  * A real libvirtd in session mode, which needs no configuration of this machine, with a folder of its own. As root it runs
- * as another user, because root's is always the system's. It and all it starts live in one process namespace, which ends
- * with this process, however that ends.
+ * as another user, because root's is always the system's; it and all it starts live in a process namespace then, which
+ * ends with this process, however that ends. Without root their end is `close()`.
  */
 export class Libvirtd implements AsyncDisposable {
   readonly directory: string;
