@@ -7,6 +7,7 @@
 
 #include "environment.h"
 #include "failure.h"
+#include "listener.h"
 #include "names.h"
 #include "session.h"
 
@@ -164,8 +165,8 @@ void EventSink::deliver(Napi::Env env, const Fields& event) {
   // The listener may end the subscription while it runs.
   const auto session = found->second.session;
   const auto listener = found->second.listener.Value();
-  if (lost > 0) listener.Call({session->to_js(env, Fields{{"kind", "lost"}, {"count", lost}})});
-  listener.Call({session->to_js(env, event)});
+  if (lost > 0) tell(listener, {session->to_js(env, Fields{{"kind", "lost"}, {"count", lost}})});
+  tell(listener, {session->to_js(env, event)});
 }
 
 }  // namespace vesper::libvirt

@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "environment.h"
+#include "listener.h"
 
 namespace vesper::libvirt {
 namespace {
@@ -58,7 +59,7 @@ void Feed::ready(virStreamPtr stream, int events) {
       if (reader == readers.end()) return;
       // The reader may end the stream while it runs.
       const auto on_data = reader->second.on_data.Value();
-      on_data.Call({Napi::Buffer<std::uint8_t>::Copy(env, bytes.data(), bytes.size())});
+      tell(on_data, {Napi::Buffer<std::uint8_t>::Copy(env, bytes.data(), bytes.size())});
     });
   }
   if (at_end) {
@@ -70,7 +71,7 @@ void Feed::end(Napi::Env env, std::uint64_t id, const std::optional<Failure>& wh
   const auto reader = Environment::of(env).readers.extract(id);
   if (reader.empty()) return;
   const auto on_end = reader.mapped().on_end.Value();
-  on_end.Call({why ? why->to_js(env).Value() : env.Undefined()});
+  tell(on_end, {why ? why->to_js(env).Value() : env.Undefined()});
 }
 
 }  // namespace vesper::libvirt

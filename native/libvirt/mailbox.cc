@@ -55,7 +55,7 @@ void Mailbox::deliver(Napi::Env env) {
     try {
       message(env);
     } catch (const Napi::Error& thrown) {
-      // What a listener throws is an uncaught exception, and no reason to keep the next message.
+      // Only an environment that is being torn down throws here; the next message may still matter to somebody.
       napi_fatal_exception(env, thrown.Value());
     }
   } while (std::chrono::steady_clock::now() < end);

@@ -15,6 +15,7 @@ import type { LibvirtError, OpenOptions } from '../../host/provider/libvirt/nati
 import { destroyTransient, LibvirtGuest } from '../harness/libvirt-guest.ts';
 import { Libvirtd } from '../harness/libvirtd.ts';
 import { repository } from '../harness/rig.ts';
+import { uncaughtExceptions } from '../harness/uncaught.ts';
 
 const { Connection } = loadLibvirtAddon();
 
@@ -142,10 +143,14 @@ test('a daemon that is killed: the connection ends, its guests do not; the next 
   const domain = await connection.createDomain(guest.xml);
   await guest.waitReady();
   const ends: unknown[] = [];
+  const uncaught = uncaughtExceptions();
   await domain.openChannel(
     'org.vesper.probe.0',
     () => {},
-    (why) => ends.push(why),
+    (why) => {
+      ends.push(why);
+      throw new Error('a listener failed');
+    },
   );
 
   await daemon.signal('SIGKILL');
@@ -153,6 +158,7 @@ test('a daemon that is killed: the connection ends, its guests do not; the next 
   expect(connection.isOpen).toBe(false);
   await expect(domain.state()).rejects.toMatchObject({ code: 'CLOSED' });
   await expect.poll(() => ends.length).toBe(1);
+  expect(uncaught).toEqual(['a listener failed']);
   await connection.close();
 
   await daemon.launch();

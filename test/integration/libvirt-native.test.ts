@@ -11,6 +11,7 @@ import type { DomainEvent, EventKind } from '../../host/provider/libvirt/event.t
 import type { LibvirtError, NativeConnection, NativeDomain } from '../../host/provider/libvirt/native.ts';
 import { destroyTransient, LibvirtGuest, type LibvirtGuestOptions } from '../harness/libvirt-guest.ts';
 import { Libvirtd } from '../harness/libvirtd.ts';
+import { uncaughtExceptions } from '../harness/uncaught.ts';
 
 const { Connection } = loadLibvirtAddon();
 const noSuchUuid = '00000000-0000-4000-8000-000000000000';
@@ -502,14 +503,7 @@ describe('facts and commands', () => {
     const silent = await connection.subscribe('lifecycle', () => heard.push('closed one'));
     await silent.close();
     await silent.close();
-    const uncaught: string[] = [];
-    const former = process.listeners('uncaughtException');
-    process.removeAllListeners('uncaughtException');
-    process.on('uncaughtException', (thrown) => uncaught.push(thrown.message));
-    onTestFinished(() => {
-      process.removeAllListeners('uncaughtException');
-      for (const listener of former) process.on('uncaughtException', listener);
-    });
+    const uncaught = uncaughtExceptions();
     const throwing = await connection.subscribe('lifecycle', () => {
       throw new Error('a listener failed');
     });
