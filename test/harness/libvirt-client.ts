@@ -6,6 +6,7 @@
  */
 
 import { once } from 'node:events';
+import { readdirSync } from 'node:fs';
 import { isMainThread, parentPort, Worker, workerData } from 'node:worker_threads';
 import { loadLibvirtAddon } from '../../host/provider/libvirt/addon.ts';
 
@@ -37,10 +38,16 @@ const ways: Readonly<Record<string, () => Promise<unknown>>> = {
     Connection.open(uri).catch(() => {});
     setTimeout(() => process.exit(0), 300);
   },
-  /** Dropped connections are closed by the garbage collector. */
+  /** Dropped connections are closed by the garbage collector; hangs where they are not. */
   dropped: async () => {
+    const descriptors = () => readdirSync('/proc/self/fd').length;
+    await (await Connection.open(uri)).close();
+    const before = descriptors();
     for (let n = 0; n < 20; n += 1) await Connection.open(uri);
-    globalThis.gc?.();
+    while (descriptors() > before) {
+      globalThis.gc?.();
+      await new Promise((next) => setTimeout(next, 10));
+    }
   },
   /** Ten threads, each ended in the middle of its calls, while this one goes on. */
   workers: async () => {
