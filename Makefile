@@ -13,7 +13,8 @@ KERNEL := flock build/.kernels.lock $(NODE) host/kernel/main.ts
 
 # What a fresh Debian 12 lacks. nodejs and npm only where there is none: any Node from 18 on can fetch the one we use.
 PACKAGES := build-essential kmod xz-utils libelf1 sparse clang-format git ca-certificates \
-	debian-archive-keyring util-linux busybox-static qemu-system-x86 socat prometheus
+	debian-archive-keyring util-linux busybox-static qemu-system-x86 socat prometheus \
+	libvirt-dev libvirt-daemon libvirt-daemon-driver-qemu
 
 # Tests start a Prometheus of their own: the server that its package starts is not wanted where the package was not there before.
 PROMETHEUS_OFF := [ ! -d /run/systemd/system ] || $$root systemctl disable --now prometheus
@@ -74,16 +75,17 @@ dist/vesper: dist/.built Makefile
 # --- the native addons -------------------------------------------------------------------------------------------
 
 # One folder of native/ each. What an addon links with, and further flags of its own, go into LINK_<addon>.
-ADDONS := relay socket vsock
-# Its threads may outlive the environment that loaded it.
+ADDONS := relay socket vsock libvirt
+# Their threads may outlive the environment that loaded them, or be in a call when it ends: they have to stay in memory.
 LINK_vsock := -Wl,-z,nodelete
+LINK_libvirt := -Wl,-z,nodelete -lvirt -lvirt-qemu
 
 .PHONY: native
 native: $(ADDONS:%=build/native/%.node) ## build the native addons
 
 CXXFLAGS_NATIVE := -std=c++20 -O2 -g1 -fPIC -fvisibility=hidden -Wall -Wextra -Werror \
 	-DNAPI_VERSION=9 -DNODE_ADDON_API_CPP_EXCEPTIONS -DNODE_ADDON_API_ENABLE_TYPE_CHECK_ON_AS \
-	-DBUILDING_NODE_EXTENSION \
+	-DBUILDING_NODE_EXTENSION -DNODE_API_SWALLOW_UNTHROWABLE_EXCEPTIONS \
 	-isystem node_modules/node-api-headers/include -isystem node_modules/node-addon-api
 
 objects = $(patsubst native/%.cc,build/native/%.o,$(wildcard native/$(1)/*.cc))
