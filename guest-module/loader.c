@@ -200,7 +200,8 @@ static void loader_activate(const struct vesper_job *job)
 {
 	struct vesper_activated activated = {};
 
-	vesper_relay_activate(&job->activate, &activated);
+	if (!vesper_relay_activate(&job->activate, &activated))
+		vesper_pages_forget();
 	answer(job, VESPER_MSG_ACTIVATED, &activated, sizeof(activated), NULL);
 }
 
@@ -216,6 +217,17 @@ static void loader_deactivate(const struct vesper_job *job)
 	answer(job, VESPER_MSG_DEACTIVATED, &deactivated, sizeof(deactivated), NULL);
 }
 
+static void loader_pages(const struct vesper_job *job)
+{
+	/* Too large for the stack; only this thread uses it. */
+	static struct vesper_piece list[VESPER_PIECES_MAX];
+	struct vesper_pages pages = {};
+
+	vesper_pages_request(&job->pages, &pages, list);
+	vesper_transmit(job->session, VESPER_MSG_PAGES, job->request_id, &pages, sizeof(pages), list,
+			le32_to_cpu(pages.pieces) * sizeof(list[0]));
+}
+
 static void loader_do(const struct vesper_job *job)
 {
 	unsigned int flags;
@@ -223,6 +235,9 @@ static void loader_do(const struct vesper_job *job)
 	/* The probe's own code: it may have to wait for memory as anyone else, to see what happens. */
 	if (job->type == VESPER_MSG_SELF_TEST)
 		return loader_self_test(job);
+	/* Nothing depends on this: there are other backends. */
+	if (job->type == VESPER_MSG_PAGES_REQUEST)
+		return loader_pages(job);
 
 	/* Loading, arming and even disarming allocate: a guest out of memory keeps reserves for exactly such a thread. */
 	flags = memalloc_noreclaim_save();

@@ -64,6 +64,7 @@ static void __exit vesper_exit(void)
 	vesper_panic_exit();
 	/* Takes every region away, telling the host while the channel still runs. */
 	vesper_ivshmem_exit();
+	vesper_pages_exit();
 	vesper_loader_stop();
 	vesper_channel_stop();
 	vesper_slot_exit();

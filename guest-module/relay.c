@@ -96,9 +96,11 @@ static void relay_start(struct vesper_region_memory *region, const struct vesper
 
 static int relay_check(const struct vesper_activate *activate)
 {
+	u32 backend = le32_to_cpu(activate->backend);
+
 	if (!activate->epoch || le32_to_cpu(activate->flags) & ~VESPER_ACTIVATE_RESUME)
 		return -EINVAL;
-	return le32_to_cpu(activate->backend) == VESPER_BACKEND_IVSHMEM ? 0 : -EOPNOTSUPP;
+	return backend == VESPER_BACKEND_IVSHMEM || backend == VESPER_BACKEND_GUEST_PAGES ? 0 : -EOPNOTSUPP;
 }
 
 static int relay_answer(struct vesper_activated *reply, int err, bool resumed)
@@ -145,7 +147,7 @@ int vesper_relay_activate(const struct vesper_activate *activate, struct vesper_
 		goto out;
 	/* Stays: whoever takes it away needs change_lock for that. */
 	region = vesper_region_find(activate->token);
-	err = region ? region->error : -ENODEV;
+	err = region && region->backend == le32_to_cpu(activate->backend) ? region->error : -ENODEV;
 	if (err)
 		goto out;
 	err = vesper_layout_plan(&plan, activate, region->bytes);
@@ -169,22 +171,38 @@ void vesper_relay_deactivate(struct vesper_relay_state *last)
 		pr_info("relay stopped: %llu records written, %llu lost\n", last->written, last->lost);
 }
 
-/* Asks the host to let go of an epoch, and waits for that for a while: without a host there is nobody to wait for. */
-static void relay_revoke(u64 old_epoch, int reason)
+bool vesper_relay_uses(const struct vesper_region_memory *region)
+{
+	bool uses;
+
+	mutex_lock(&state_lock);
+	uses = active == region;
+	mutex_unlock(&state_lock);
+	return uses;
+}
+
+/*
+ * Asks the host to let go of an epoch, and waits for that for a while. True: it did, or it has gone, and what it had mapped with it. A
+ * port that was unplugged tells nothing of the host.
+ */
+static bool relay_revoke(u64 old_epoch, int reason)
 {
 	struct vesper_revoke revoke = { .epoch = cpu_to_le64(old_epoch), .reason = cpu_to_le32(reason) };
 	u32 session = vesper_session_current();
+	bool acknowledged;
 
 	if (!session || !vesper_channel_has_host())
-		return;
+		return vesper_port_is_open();
 	mutex_lock(&revoke_lock);
 	reinit_completion(&revoked);
 	WRITE_ONCE(revoking_epoch, old_epoch);
 	vesper_transmit(session, VESPER_MSG_REVOKE, 0, &revoke, sizeof(revoke), NULL, 0);
-	if (!wait_for_completion_timeout(&revoked, msecs_to_jiffies(vesper_revoke_timeout_ms)))
+	acknowledged = wait_for_completion_timeout(&revoked, msecs_to_jiffies(vesper_revoke_timeout_ms));
+	if (!acknowledged)
 		pr_notice("the host did not say within %u ms that it let go of the region\n", vesper_revoke_timeout_ms);
 	WRITE_ONCE(revoking_epoch, 0);
 	mutex_unlock(&revoke_lock);
+	return acknowledged;
 }
 
 void vesper_relay_revoked(u64 old_epoch)
@@ -193,8 +211,8 @@ void vesper_relay_revoked(u64 old_epoch)
 		complete(&revoked);
 }
 
-/* A region goes away. No writer is in it when this returns, and its memory may be unmapped. */
-void vesper_relay_release(const struct vesper_region_memory *region, int reason)
+/* A region goes away. No writer is in it when this returns. True: the host does not use it either. */
+bool vesper_relay_release(const struct vesper_region_memory *region, int reason)
 {
 	struct vesper_relay_state last = {};
 
@@ -203,6 +221,6 @@ void vesper_relay_release(const struct vesper_region_memory *region, int reason)
 		relay_stop(&last);
 	vesper_region_forget(region);
 	mutex_unlock(&change_lock);
-	if (last.epoch)
-		relay_revoke(last.epoch, reason);
+	/* One that is not active may be mapped all the same, by a host that is about to activate it. */
+	return last.epoch ? relay_revoke(last.epoch, reason) : !vesper_session_current();
 }

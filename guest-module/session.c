@@ -19,6 +19,7 @@ union request {
 	struct vesper_unload unload;
 	struct vesper_ping ping;
 	struct vesper_revoked revoked;
+	struct vesper_pages_request pages;
 };
 
 struct request_in {
@@ -106,6 +107,14 @@ static void on_deactivate(const struct request_in *a)
 
 	for (u32 slot = 0; slot < VESPER_SLOTS; slot++)
 		vesper_slot_disarm_at_once(slot);
+	queue_job(a, &job);
+}
+
+/* To get memory may take long. */
+static void on_pages_request(const struct request_in *a)
+{
+	struct vesper_job job = { .pages = a->request->pages };
+
 	queue_job(a, &job);
 }
 
@@ -236,6 +245,7 @@ static const struct {
 	[VESPER_MSG_STATUS] = { on_status, sizeof(struct vesper_status) },
 	[VESPER_MSG_PING] = { on_ping, sizeof(struct vesper_ping) },
 	[VESPER_MSG_REVOKED] = { on_revoked, sizeof(struct vesper_revoked) },
+	[VESPER_MSG_PAGES_REQUEST] = { on_pages_request, sizeof(struct vesper_pages_request) },
 };
 
 void vesper_session_handle(const struct vesper_arrived *message)

@@ -20,6 +20,8 @@ export const limits = {
   ARGS_MAX: { value: 4096, doc: 'longest argument string, in bytes, without its NUL' },
   SLOTS: { value: 64, doc: 'probe slots of one guest: 0 … SLOTS-1' },
   POINTS_MAX: { value: 32, doc: 'most probe points one probe can report' },
+  PAGES_MAX: { value: 64 << 20, doc: 'largest region in guest pages, in bytes' },
+  PIECES_MAX: { value: 256, doc: 'most pieces of guest memory that make up one region' },
 } as const;
 
 export const frameHeader = struct('vesper_frame', 'Header of every frame.', {
@@ -87,9 +89,15 @@ export const probeStatus = struct('vesper_probe_status', 'One probe known to the
   lost: u64('records lost since loading'),
 });
 
+/** A piece of a region that lies in guest pages, in the tail of pages. */
+export const piece = struct('vesper_piece', 'Guest memory in one piece.', {
+  address: u64('guest physical address, a multiple of the page'),
+  bytes: u64('a multiple of the page'),
+});
+
 const empty = (name: string, doc: string) => struct(name, doc, { reserved: u64('zero') });
 
-export type Tail = 'none' | 'text' | 'bytes' | 'points' | 'probes';
+export type Tail = 'none' | 'text' | 'bytes' | 'points' | 'probes' | 'pieces';
 
 interface MessageDefinition {
   readonly type: number;
@@ -393,6 +401,28 @@ export const messages = {
       min_version: u16('lowest protocol version the frontend speaks'),
       max_version: u16('highest protocol version the frontend speaks'),
       reserved: u32('zero'),
+    }),
+  },
+  pages_request: {
+    type: 27,
+    from: 'host',
+    tail: 'none',
+    doc: 'Asks for a region in guest pages. Rings that are active in one are kept, and that one is the answer. Reply: pages.',
+    payload: struct('vesper_pages_request', 'Asks for a region in guest pages.', {
+      token: bytes(16, 'for its header'),
+      bytes: u64('size; 0: the host has unmapped the region, and it may be freed'),
+    }),
+  },
+  pages: {
+    type: 28,
+    from: 'guest',
+    tail: 'pieces',
+    doc: "Reply to pages_request: the region's pieces in the order of its bytes. One without active rings begins with a header that the guest stamped, each further piece with vesper_piece_check: proof that the host maps what the guest meant.",
+    payload: struct('vesper_pages', 'Where a region in guest pages lies.', {
+      error: s32('0 or negative errno'),
+      pieces: u32('entries of the tail'),
+      bytes: u64('all pieces together'),
+      token: bytes(16, 'in its header'),
     }),
   },
 } as const satisfies Record<string, MessageDefinition>;
