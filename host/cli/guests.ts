@@ -36,6 +36,7 @@ export function printGuests(terminal: Terminal, guests: readonly GuestView[]): v
     [
       { title: 'GUEST' },
       { title: 'STATE' },
+      { title: 'RELAY' },
       { title: 'DELIVERED', align: 'right' },
       { title: 'LOST', align: 'right' },
       { title: 'PROBES', flexible: true },
@@ -44,6 +45,7 @@ export function printGuests(terminal: Terminal, guests: readonly GuestView[]): v
     guests.map((guest) => [
       printable(guest.name),
       terminal.style(stateStyle[guest.state], guest.state),
+      guest.relay?.backend ?? '-',
       guest.relay === null ? '-' : String(guest.relay.delivered),
       guest.relay === null ? '-' : lostText(terminal, guest),
       guest.probes.map(({ name, loaded }) => (loaded ? printable(name) : `(${printable(name)})`)).join(' ') ||

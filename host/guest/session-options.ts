@@ -7,6 +7,7 @@ import type { ProbeImage } from '../probe/declaration.ts';
 import type { Machine } from '../provider/provider.ts';
 import type { RelayFactory } from '../relay/relay.ts';
 import type { EventBatch } from './event-batch.ts';
+import type { RelayBackend } from './relay-backend.ts';
 
 /** What is remembered of a session, so that a later service knows what is loaded in the guest. */
 export interface Remembered {
@@ -35,6 +36,8 @@ export interface SessionEvents {
 export interface SessionOptions {
   readonly machine: Machine;
   readonly regionBytes: number;
+  /** Undefined: the best that can be had. */
+  readonly backend: RelayBackend | undefined;
   readonly heartbeatMs: number;
   readonly relays: RelayFactory;
   readonly imageOf: (sha256: string) => ProbeImage | undefined;

@@ -13,12 +13,14 @@ import { limits } from '../wire/message.ts';
 import { ClockAlignment } from './clock.ts';
 import { ControlLink, type Unsolicited } from './control-link.ts';
 import { EventBatch } from './event-batch.ts';
+import { freePages } from './guest-pages.ts';
 import { type Established, establish, greet, type Hello } from './handshake.ts';
 import { hexOf, type Incarnation } from './incarnation.ts';
 import { type LoadedProbe, type PointState, pointStates } from './probe-state.ts';
 import { ProbeTable } from './probe-table.ts';
 import { type PushResult, push } from './push.ts';
 import { RegionNotices } from './region-notices.ts';
+import type { RelayPlace } from './relay-backend.ts';
 import { salvage } from './salvage.ts';
 import type { SessionOptions } from './session-options.ts';
 import { followWallClock } from './wall-clock.ts';
@@ -39,7 +41,7 @@ export const kernelPanic = 'kernel panic';
 export class GuestSession {
   readonly hello: Hello;
   readonly incarnation: Incarnation;
-  readonly region: ProvidedRegion;
+  readonly place: RelayPlace;
   readonly resumed: boolean;
   readonly clock = new ClockAlignment();
   readonly probes: ProbeTable;
@@ -60,7 +62,7 @@ export class GuestSession {
     this.#options = options;
     this.#link = link;
     this.hello = established.hello;
-    this.region = established.region;
+    this.place = established.place;
     this.resumed = established.resumed;
     this.#epoch = established.epoch;
     this.#doorbell = established.doorbell;
@@ -83,7 +85,7 @@ export class GuestSession {
     }
     const notices = new RegionNotices(machine.name);
     let session: GuestSession | undefined;
-    let doorbell: Doorbell | undefined;
+    let half: Established | undefined;
     const link = new ControlLink(channel, machine.name, {
       unsolicited: (frame) => {
         if (frame.name === 'region') notices.note(frame.payload);
@@ -104,17 +106,20 @@ export class GuestSession {
         hello,
         notices,
         regionBytes: options.regionBytes,
+        backend: options.backend,
+        log,
         salvage: (region, left) => salvage(options, region, left),
         onRing: () => session?.wake(),
       });
-      doorbell = established.doorbell;
+      half = established;
       session = new GuestSession(options, link, established);
       // Before the first record is read: which probe has which slot, and what time it is in the guest.
       await session.#recover();
       for (let round = 0; round < firstPings; round += 1) await session.#ping(helloPingLimitMs);
       session.#start(established);
     } catch (thrown) {
-      doorbell?.close();
+      half?.doorbell?.close();
+      half?.place.close();
       link.close();
       throw thrown;
     } finally {
@@ -130,6 +135,10 @@ export class GuestSession {
   /** Of the rings; the frontend keeps it until they are laid out anew. */
   get epoch(): bigint {
     return this.#epoch;
+  }
+
+  get region(): ProvidedRegion {
+    return this.place.region;
   }
 
   get channelDescription(): string {
@@ -263,6 +272,11 @@ export class GuestSession {
         `${this.incarnation.guest}: the frontend could not stop the relay: ${errnoName(payload.error)}`,
       );
     }
+    if (this.place.backend === 'guest-pages') {
+      this.#relay?.drainToEnd();
+      this.#relay?.close();
+      await freePages(this.#link);
+    }
     this.end('deactivated');
   }
 
@@ -275,6 +289,7 @@ export class GuestSession {
     const { panicMessage } = this.#batch;
     const why = panicMessage === undefined ? reason : `${kernelPanic}: ${panicMessage}`;
     this.#relay?.close();
+    this.place.close();
     this.#doorbell?.close();
     this.#link.close();
     this.#options.events.ended(why);
@@ -286,11 +301,12 @@ export class GuestSession {
     return mine;
   }
 
-  #start({ region, layout, epoch }: Established): void {
+  #start({ place: { region }, layout, epoch }: Established): void {
     const { relays, log, heartbeatMs, events } = this.#options;
     const { guest } = this.incarnation;
     this.#relay = relays.open({
       path: region.path,
+      ram: region.ram,
       layout,
       epoch,
       token: region.token,

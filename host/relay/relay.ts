@@ -7,13 +7,14 @@ import type { RelayBatch } from './batch.ts';
 import type { RelayHub } from './hub.ts';
 import { differencesOf, type RegionLayout } from './layout.ts';
 import { type LossReport, lossReport, namedStatistics, type RingStatistics } from './loss.ts';
-import { type NativeRegion, statisticsPerRing } from './native.ts';
+import { type NativeRegion, type RegionRam, statisticsPerRing } from './native.ts';
 
 export type { RelayBatch } from './batch.ts';
 
 export interface RelayOptions {
-  /** The region file. */
+  /** The region file; with `ram` only what messages call it. */
   readonly path: string;
+  readonly ram?: RegionRam | undefined;
   readonly layout: RegionLayout;
   readonly epoch: bigint;
   /** Stamped into the region; undefined: not compared. */
@@ -85,12 +86,13 @@ export class Relay implements RelayReader {
   #takenAtLook = 0;
 
   constructor(hub: RelayHub, options: RelayOptions) {
-    const { path, layout, epoch } = options;
+    const { path, ram, layout, epoch } = options;
     this.#hub = hub;
     this.#options = options;
     this.#raw = new Float64Array(layout.rings.length * statisticsPerRing);
     try {
-      this.region = new hub.addon.Region(path, {
+      this.region = new hub.addon.Region(ram?.fd ?? path, {
+        pieces: ram?.pieces,
         bytes: layout.regionBytes,
         epoch,
         rings: layout.rings,

@@ -3,6 +3,7 @@
 /** Where a service keeps and offers its things, and how large a relay it gives a guest. */
 
 import { join } from 'node:path';
+import type { RelayBackend } from '../guest/relay-backend.ts';
 
 export interface ServiceConfig {
   /** Sockets and regions; gone after a reboot. */
@@ -13,6 +14,8 @@ export interface ServiceConfig {
   readonly catalogueRoots: readonly string[];
   /** Of a guest's region, in bytes; a power of two. */
   readonly regionBytes: number;
+  /** The only one that is used; otherwise the best that a guest can do. */
+  readonly relayBackend?: RelayBackend | undefined;
   readonly heartbeatMs: number;
 }
 

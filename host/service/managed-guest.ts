@@ -197,6 +197,7 @@ export class ManagedGuest {
         relays,
         log,
         regionBytes: config.regionBytes,
+        backend: config.relayBackend,
         heartbeatMs: config.heartbeatMs,
         imageOf: (sha256) => images.bySha256(sha256),
         remembered: memory.load(machine.uuid),

@@ -2,6 +2,7 @@
 #include <napi.h>
 
 #include "batch.h"
+#include "peer.h"
 #include "region.h"
 #include "region_server.h"
 #include "watcher.h"
@@ -36,6 +37,7 @@ Napi::Object init(Napi::Env env, Napi::Object exports) {
   exports.Set("Watcher", Watcher::define(env));
   exports.Set("RegionServer", RegionServer::define(env));
   exports.Set("makeDoorbell", Napi::Function::New(env, make_doorbell, "makeDoorbell"));
+  exports.Set("peerProcess", Napi::Function::New(env, peer_process, "peerProcess"));
   exports.Set("layout", layout(env));
   return exports;
 }

@@ -14,8 +14,15 @@ import { join } from 'node:path';
 import type { Channel } from '../../host/channel/channel.ts';
 import { encodeFrame, type Frame, FrameParser } from '../../host/channel/frame.ts';
 import { connectUnixSocket } from '../../host/channel/unix-socket.ts';
+import { VesperError } from '../../host/error.ts';
 import { silentLog } from '../../host/log.ts';
-import type { Machine, ProvidedRegion, Provider, ProviderEvents } from '../../host/provider/provider.ts';
+import type {
+  Machine,
+  ProvidedRegion,
+  Provider,
+  ProviderEvents,
+  SharedRam,
+} from '../../host/provider/provider.ts';
 import { createRegionFile } from '../../host/provider/region-file.ts';
 import type { RelayFactory, RelayReader } from '../../host/relay/relay.ts';
 import type { ManagedGuest } from '../../host/service/managed-guest.ts';
@@ -110,6 +117,14 @@ export class StandInGuest implements Machine, Provider, AsyncDisposable {
   async provideRegion(bytes: number): Promise<ProvidedRegion> {
     this.#region ??= await createRegionFile(join(this.directory, 'region'), bytes);
     return this.#region;
+  }
+
+  /** What the frontend says of its pages is looked for in this. */
+  ram: SharedRam | undefined;
+
+  async sharedRam(): Promise<SharedRam> {
+    if (this.ram === undefined) throw new VesperError('PROVIDER', 'a stand-in has no RAM');
+    return this.ram;
   }
 
   withdrawRegion(): Promise<void> {

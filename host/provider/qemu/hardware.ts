@@ -3,9 +3,10 @@
 /** What VESPER has plugged into one run of one QEMU; a QEMU that comes back is a new one. */
 
 import { messageOf } from '../../error.ts';
-import type { ProvidedRegion } from '../provider.ts';
+import type { ProvidedRegion, SharedRam } from '../provider.ts';
 import { ChannelPort, type ProvidedPort } from './port.ts';
 import type { QmpClient } from './qmp.ts';
+import { openSharedRam } from './ram.ts';
 import { RegionDevice } from './region.ts';
 import type { Site } from './site.ts';
 
@@ -30,6 +31,10 @@ export class Hardware {
 
   provideRegion(bytes: number): Promise<ProvidedRegion> {
     return this.#regionTurn.take(() => this.#region.provide(bytes));
+  }
+
+  sharedRam(): Promise<SharedRam> {
+    return openSharedRam(this.#site);
   }
 
   async withdrawRegion(): Promise<void> {

@@ -6,7 +6,7 @@ import type { Channel } from '../../channel/channel.ts';
 import { connectUnixSocket } from '../../channel/unix-socket.ts';
 import { VesperError } from '../../error.ts';
 import { portName } from '../../wire/message.ts';
-import type { Machine, MachineDescription, MachineState, ProvidedRegion } from '../provider.ts';
+import type { Machine, MachineDescription, MachineState, ProvidedRegion, SharedRam } from '../provider.ts';
 import type { Hardware } from './hardware.ts';
 import type { Lifecycle } from './lifecycle.ts';
 
@@ -53,6 +53,10 @@ export class QemuMachine implements Machine {
 
   withdrawRegion(): Promise<void> {
     return this.#hardware.withdrawRegion();
+  }
+
+  async sharedRam(): Promise<SharedRam> {
+    return this.#there().sharedRam();
   }
 
   release(): Promise<void> {
