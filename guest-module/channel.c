@@ -183,6 +183,11 @@ static void channel_turn(unsigned long events, bool timed_out)
 	}
 	if (vesper_port_is_open())
 		channel_flush();
+	if (vesper_port_is_open() && !stalled && vesper_inline_send()) {
+		channel_flush();
+		/* There may be more; but first whatever has come in. */
+		set_bit(VESPER_CHANNEL_OUTPUT, &channel_events);
+	}
 }
 
 static int channel_setup(void)

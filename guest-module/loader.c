@@ -118,6 +118,8 @@ static int module_unload(u32 slot)
 
 static void answer(const struct vesper_job *job, u16 type, const void *payload, u32 bytes, const struct vesper_points *points)
 {
+	/* A host that hears that a probe is gone has read all that it wrote. */
+	vesper_inline_flush();
 	vesper_transmit(job->session, type, job->request_id, payload, bytes, points ? points->status : NULL,
 			points ? points->count * sizeof(points->status[0]) : 0);
 }
@@ -199,10 +201,14 @@ static void loader_unload(const struct vesper_job *job)
 static void loader_activate(const struct vesper_job *job)
 {
 	struct vesper_activated activated = {};
+	int err;
 
-	if (!vesper_relay_activate(&job->activate, &activated))
+	err = vesper_relay_activate(&job->activate, &activated);
+	if (!err)
 		vesper_pages_forget();
 	answer(job, VESPER_MSG_ACTIVATED, &activated, sizeof(activated), NULL);
+	if (!err)
+		vesper_inline_attach(job->session);
 }
 
 static void loader_deactivate(const struct vesper_job *job)
@@ -215,6 +221,7 @@ static void loader_deactivate(const struct vesper_job *job)
 	deactivated.written = cpu_to_le64(last.written);
 	deactivated.lost = cpu_to_le64(last.lost);
 	answer(job, VESPER_MSG_DEACTIVATED, &deactivated, sizeof(deactivated), NULL);
+	vesper_inline_open(NULL, 0);
 }
 
 static void loader_pages(const struct vesper_job *job)

@@ -100,7 +100,7 @@ static int relay_check(const struct vesper_activate *activate)
 
 	if (!activate->epoch || le32_to_cpu(activate->flags) & ~VESPER_ACTIVATE_RESUME)
 		return -EINVAL;
-	return backend == VESPER_BACKEND_IVSHMEM || backend == VESPER_BACKEND_GUEST_PAGES ? 0 : -EOPNOTSUPP;
+	return backend >= VESPER_BACKEND_IVSHMEM && backend <= VESPER_BACKEND_INLINE ? 0 : -EOPNOTSUPP;
 }
 
 static int relay_answer(struct vesper_activated *reply, int err, bool resumed)
@@ -130,6 +130,26 @@ int vesper_relay_resume(const struct vesper_activate *activate, struct vesper_ac
 	return relay_answer(reply, err, !err);
 }
 
+/*
+ * The region that is meant, with its layout. It stays: whoever takes it away needs change_lock for that, and one for the inline
+ * backend is made here.
+ */
+static struct vesper_region_memory *relay_region(const struct vesper_activate *activate, struct vesper_layout *plan)
+{
+	u32 backend = le32_to_cpu(activate->backend);
+	struct vesper_region_memory *region;
+	int err;
+
+	if (backend == VESPER_BACKEND_INLINE) {
+		err = vesper_layout_plan(plan, activate, U64_MAX);
+		return err ? ERR_PTR(err) : vesper_inline_create(activate->token, plan);
+	}
+	region = vesper_region_find(activate->token);
+	err = region && region->backend == backend ? region->error : -ENODEV;
+	err = err ?: vesper_layout_plan(plan, activate, region->bytes);
+	return err ? ERR_PTR(err) : region;
+}
+
 int vesper_relay_activate(const struct vesper_activate *activate, struct vesper_activated *reply)
 {
 	u64 new_epoch = le64_to_cpu(activate->epoch);
@@ -145,15 +165,12 @@ int vesper_relay_activate(const struct vesper_activate *activate, struct vesper_
 	err = new_epoch == epoch ? -EEXIST : 0;
 	if (err)
 		goto out;
-	/* Stays: whoever takes it away needs change_lock for that. */
-	region = vesper_region_find(activate->token);
-	err = region && region->backend == le32_to_cpu(activate->backend) ? region->error : -ENODEV;
-	if (err)
-		goto out;
-	err = vesper_layout_plan(&plan, activate, region->bytes);
+	region = relay_region(activate, &plan);
+	err = PTR_ERR_OR_ZERO(region);
 	if (err)
 		goto out;
 	relay_stop(&last);
+	vesper_inline_open(region->backend == VESPER_BACKEND_INLINE ? region : NULL, new_epoch);
 	vesper_ring_doorbell_set(region->doorbell, le32_to_cpu(activate->doorbell));
 	relay_start(region, &plan, new_epoch);
 	pr_info("relay active: %u rings in %llu KiB\n", plan.rings, region->bytes >> 10);
@@ -221,6 +238,8 @@ bool vesper_relay_release(const struct vesper_region_memory *region, int reason)
 		relay_stop(&last);
 	vesper_region_forget(region);
 	mutex_unlock(&change_lock);
+	if (last.epoch && vesper_channel_has_host())
+		vesper_inline_flush();
 	/* One that is not active may be mapped all the same, by a host that is about to activate it. */
 	return last.epoch ? relay_revoke(last.epoch, reason) : !vesper_session_current();
 }

@@ -20,6 +20,7 @@ union request {
 	struct vesper_ping ping;
 	struct vesper_revoked revoked;
 	struct vesper_pages_request pages;
+	struct vesper_consumed consumed;
 };
 
 struct request_in {
@@ -91,14 +92,17 @@ static void on_activate(const struct request_in *a)
 {
 	struct vesper_job job = { .activate = a->request->activate };
 	struct vesper_activated activated = {};
+	int err;
 
 	if (!(le32_to_cpu(job.activate.flags) & VESPER_ACTIVATE_RESUME)) {
 		queue_job(a, &job);
 		return;
 	}
 	/* Nothing to wait for: not even a loader that is busy with a module may keep a new host from its events. */
-	vesper_relay_resume(&job.activate, &activated);
+	err = vesper_relay_resume(&job.activate, &activated);
 	reply(a, VESPER_MSG_ACTIVATED, &activated, sizeof(activated));
+	if (!err)
+		vesper_inline_attach(a->session);
 }
 
 static void on_deactivate(const struct request_in *a)
@@ -227,6 +231,11 @@ static void on_revoked(const struct request_in *a)
 	vesper_relay_revoked(le64_to_cpu(a->request->revoked.epoch));
 }
 
+static void on_consumed(const struct request_in *a)
+{
+	vesper_inline_consumed(&a->request->consumed);
+}
+
 static const struct {
 	void (*handle)(const struct request_in *a);
 	u16 bytes;
@@ -246,6 +255,7 @@ static const struct {
 	[VESPER_MSG_PING] = { on_ping, sizeof(struct vesper_ping) },
 	[VESPER_MSG_REVOKED] = { on_revoked, sizeof(struct vesper_revoked) },
 	[VESPER_MSG_PAGES_REQUEST] = { on_pages_request, sizeof(struct vesper_pages_request) },
+	[VESPER_MSG_CONSUMED] = { on_consumed, sizeof(struct vesper_consumed) },
 };
 
 void vesper_session_handle(const struct vesper_arrived *message)
@@ -288,7 +298,8 @@ void vesper_session_doorbell(void)
 	u32 session = vesper_session_current();
 
 	vesper_relay_read(&relay);
-	if (!session || !relay.epoch)
+	/* Where there are no frames with the records themselves. */
+	if (!session || !relay.epoch || vesper_inline_is_open())
 		return;
 	doorbell.epoch = cpu_to_le64(relay.epoch);
 	vesper_transmit(session, VESPER_MSG_DOORBELL, 0, &doorbell, sizeof(doorbell), NULL, 0);

@@ -10,7 +10,7 @@
  *
  * Locks, none held while a module's init or exit runs, outer first:
  *   arm_lock (probe.c) > slots_lock (slot.c)
- *   pages_lock (region_pages.c) > change_lock or revoke_lock (relay.c) > state_lock (relay.c), regions_lock (region.c) > transmit_lock (transmit.c)
+ *   pages_lock (region_pages.c) > change_lock or revoke_lock (relay.c) > state_lock (relay.c), regions_lock (region.c), inline_lock (inline.c) > transmit_lock (transmit.c)
  */
 #ifndef _VESPER_H
 #define _VESPER_H
@@ -231,6 +231,17 @@ void vesper_ivshmem_exit(void);
 void vesper_pages_request(const struct vesper_pages_request *request, struct vesper_pages *reply, struct vesper_piece *list);
 void vesper_pages_forget(void);
 void vesper_pages_exit(void);
+
+/* inline.c: the relay without shared memory */
+struct vesper_layout;
+struct vesper_region_memory *vesper_inline_create(const u8 *token, const struct vesper_layout *layout);
+void vesper_inline_open(struct vesper_region_memory *region, u64 epoch);
+void vesper_inline_attach(u32 session);
+bool vesper_inline_is_open(void);
+bool vesper_inline_send(void);
+void vesper_inline_consumed(const struct vesper_consumed *consumed);
+void vesper_inline_flush(void);
+void vesper_inline_exit(void);
 
 /* layout.c: the region's header, directory and control blocks */
 struct vesper_layout {

@@ -4,6 +4,7 @@ import { join } from 'node:path';
 import { Command, Option } from 'commander';
 import { ApiServer } from '../api/server.ts';
 import { VesperError } from '../error.ts';
+import { type RelayBackend, relayBackends } from '../guest/relay-backend.ts';
 import { createLog } from '../log.ts';
 import { QemuProvider } from '../provider/qemu/provider.ts';
 import { RelayHub } from '../relay/hub.ts';
@@ -18,6 +19,7 @@ interface Options {
   readonly qemuDir: readonly string[];
   readonly catalogue: readonly string[];
   readonly runDir?: string;
+  readonly relay?: RelayBackend;
 }
 
 export function serveCommand(): Command {
@@ -34,6 +36,11 @@ export function serveCommand(): Command {
       'a directory with QMP sockets named <guest>.qmp (may be repeated)',
       collect,
       [],
+    )
+    .addOption(
+      new Option('--relay <backend>', 'how records reach the host; otherwise the best that a guest can do')
+        .choices(relayBackends)
+        .env('VESPER_RELAY'),
     )
     .option('--catalogue <dir>', 'a directory with probe images (may be repeated)', collect, [])
     .addHelpText('after', example('vesper serve --qemu web1=/run/web1.qmp'))
@@ -64,6 +71,7 @@ export function serveCommand(): Command {
           stateDirectory: options.stateDir,
           catalogueRoots: options.catalogue.length > 0 ? options.catalogue : builtCatalogueRoots(),
           regionBytes: defaultRegionBytes,
+          relayBackend: options.relay,
           heartbeatMs: defaultHeartbeatMs,
         },
       });

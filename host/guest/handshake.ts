@@ -11,6 +11,7 @@ import { type RegionLayout, type RingSplit, regionLayout, splitRegion } from '..
 import { activateFlags, type PayloadOf, protocolVersion } from '../wire/message.ts';
 import type { ControlLink } from './control-link.ts';
 import { hexOf } from './incarnation.ts';
+import type { InlineFeed } from './inline-feed.ts';
 import { type LeftBehind, readRegionHeader } from './region-header.ts';
 import { type PlaceOptions, type RelayPlace, relayPlace } from './relay-backend.ts';
 
@@ -69,6 +70,8 @@ async function ask(link: ControlLink, guest: string): Promise<Hello> {
 export interface EstablishOptions extends PlaceOptions {
   /** Called before rings of a former epoch are laid out anew: the last chance to read them. */
   readonly salvage: (region: ProvidedRegion, left: LeftBehind) => void;
+  /** Gets the records of a guest without shared memory. */
+  readonly feed: InlineFeed;
   /** The guest rang the doorbell of its region's device. */
   readonly onRing: () => void;
 }
@@ -98,8 +101,13 @@ async function start(
   if (left !== undefined && !resume) rest.salvage(region, left);
   const split = resume ? left.split : splitRegion(region.bytes, hello.cpu_count);
   const epoch = resume ? hello.epoch : freshEpoch();
+  const layout = regionLayout({ regionBytes: region.bytes, cpuCount: hello.cpu_count, ...split });
   const doorbell = await listen(region, rest.onRing);
   try {
+    if (place.backend === 'inline') {
+      const { path, token } = region;
+      rest.feed.open({ path, token, bootId: hello.boot_id, layout, epoch, resume });
+    }
     const activated = await activate(link, machine, {
       hello,
       place,
@@ -108,10 +116,11 @@ async function start(
       resume,
       rings: doorbell !== undefined,
     });
+    if (place.backend === 'inline') rest.feed.attach(link);
     return {
       hello,
       place,
-      layout: regionLayout({ regionBytes: region.bytes, cpuCount: hello.cpu_count, ...split }),
+      layout,
       epoch,
       resumed: activated.resumed === 1,
       doorbell,

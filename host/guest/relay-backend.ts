@@ -13,7 +13,7 @@ import { hexOf } from './incarnation.ts';
 import type { RegionNotices } from './region-notices.ts';
 
 /** In the order of preference. */
-export const relayBackends = ['ivshmem', 'guest-pages'] as const;
+export const relayBackends = ['ivshmem', 'guest-pages', 'inline'] as const;
 export type RelayBackend = (typeof relayBackends)[number];
 
 const regionTimeLimitMs = 8_000;
@@ -21,11 +21,13 @@ const regionTimeLimitMs = 8_000;
 const wire: Readonly<Record<RelayBackend, number>> = {
   ivshmem: backends.IVSHMEM.value,
   'guest-pages': backends.GUEST_PAGES.value,
+  inline: backends.INLINE.value,
 };
 const needed: Readonly<Record<RelayBackend, number>> = {
   // What every frontend can do.
   ivshmem: 0,
   'guest-pages': features.GUEST_PAGES.value,
+  inline: features.INLINE.value,
 };
 
 export interface RelayPlace {
@@ -84,6 +86,8 @@ async function provide(
       return { region: await mappedRegion(options), close: () => {} };
     case 'guest-pages':
       return pagesRegion(options.link, options.machine, options.regionBytes);
+    case 'inline':
+      return { region: await options.machine.provideShadow(options.regionBytes), close: () => {} };
   }
 }
 

@@ -16,6 +16,7 @@ import { EventBatch } from './event-batch.ts';
 import { freePages } from './guest-pages.ts';
 import { type Established, establish, greet, type Hello } from './handshake.ts';
 import { hexOf, type Incarnation } from './incarnation.ts';
+import { InlineFeed } from './inline-feed.ts';
 import { type LoadedProbe, type PointState, pointStates } from './probe-state.ts';
 import { ProbeTable } from './probe-table.ts';
 import { type PushResult, push } from './push.ts';
@@ -50,6 +51,7 @@ export class GuestSession {
   readonly #epoch: bigint;
   readonly #batch: EventBatch;
   readonly #doorbell: Doorbell | undefined;
+  readonly #feed: InlineFeed;
   #relay: RelayReader | undefined;
   #heartbeat: NodeJS.Timeout | undefined;
   #missed = 0;
@@ -58,7 +60,13 @@ export class GuestSession {
   /** Pushes and unloads happen one after the other. */
   #turn: Promise<unknown> = Promise.resolve();
 
-  private constructor(options: SessionOptions, link: ControlLink, established: Established) {
+  private constructor(
+    options: SessionOptions,
+    link: ControlLink,
+    established: Established,
+    feed: InlineFeed,
+  ) {
+    this.#feed = feed;
     this.#options = options;
     this.#link = link;
     this.hello = established.hello;
@@ -84,12 +92,16 @@ export class GuestSession {
       throw new VesperError('SESSION_ENDED', `${machine.name}: the service stops`);
     }
     const notices = new RegionNotices(machine.name);
+    const feed = new InlineFeed();
     let session: GuestSession | undefined;
     let half: Established | undefined;
     const link = new ControlLink(channel, machine.name, {
       unsolicited: (frame) => {
         if (frame.name === 'region') notices.note(frame.payload);
-        else if (session !== undefined) session.#unsolicited(frame);
+        else if (frame.name === 'records') {
+          feed.take(frame);
+          session?.wake();
+        } else if (session !== undefined) session.#unsolicited(frame);
       },
       closed: (reason) => {
         notices.abandon(reason);
@@ -107,12 +119,13 @@ export class GuestSession {
         notices,
         regionBytes: options.regionBytes,
         backend: options.backend,
+        feed,
         log,
         salvage: (region, left) => salvage(options, region, left),
         onRing: () => session?.wake(),
       });
       half = established;
-      session = new GuestSession(options, link, established);
+      session = new GuestSession(options, link, established, feed);
       // Before the first record is read: which probe has which slot, and what time it is in the guest.
       await session.#recover();
       for (let round = 0; round < firstPings; round += 1) await session.#ping(helloPingLimitMs);
@@ -120,6 +133,7 @@ export class GuestSession {
     } catch (thrown) {
       half?.doorbell?.close();
       half?.place.close();
+      feed.close();
       link.close();
       throw thrown;
     } finally {
@@ -290,6 +304,7 @@ export class GuestSession {
     const why = panicMessage === undefined ? reason : `${kernelPanic}: ${panicMessage}`;
     this.#relay?.close();
     this.place.close();
+    this.#feed.close();
     this.#doorbell?.close();
     this.#link.close();
     this.#options.events.ended(why);
@@ -311,6 +326,7 @@ export class GuestSession {
       epoch,
       token: region.token,
       onBatch: (batch) => this.#deliver(batch),
+      onRelease: this.place.backend === 'inline' ? () => this.#feed.released() : undefined,
       onQuarantine: ({ cpu, critical, fault }) => {
         const ring = critical ? 'critical' : 'other';
         log.error(
@@ -439,6 +455,7 @@ export class GuestSession {
         );
         break;
       case 'region':
+      case 'records':
         break;
     }
   }

@@ -69,6 +69,11 @@ export interface Machine extends MachineDescription {
   provideRegion(bytes: number): Promise<ProvidedRegion>;
   /** Unplugs the region and removes its file; resolves when the guest let go. No-op where there is none. */
   withdrawRegion(): Promise<void>;
+  /**
+   * A region's file (0600), stamped, that no device shows to the guest: the host keeps in it what the guest sends. Where a former
+   * service left one it is returned as it is.
+   */
+  provideShadow(bytes: number): Promise<ProvidedRegion>;
   /** Opens the machine's RAM; throws PROVIDER with the reason where it is not shared. The caller closes it. */
   sharedRam(): Promise<SharedRam>;
   /** Unplugs everything VESPER plugged: the guest's hardware is as it was. Of a machine that is gone, removes its files. */

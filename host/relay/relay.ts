@@ -21,6 +21,8 @@ export interface RelayOptions {
   readonly token?: Uint8Array;
   /** Takes the rows of the batch before it returns; the batch is used again. */
   readonly onBatch: (batch: RelayBatch) => void;
+  /** Records were given back to the guest: the tails of some rings have moved on. */
+  readonly onRelease?: (() => void) | undefined;
   /** A ring was found broken and is no longer read; called once for each. */
   readonly onQuarantine?: (ring: RingStatistics) => void;
   /** `onBatch` threw. The batch counts as delivered: it would throw again. */
@@ -169,7 +171,10 @@ export class Relay implements RelayReader {
     if (count > 0) {
       this.#deliver(batch);
       // The handler may have closed the relay.
-      if (!this.region.closed) this.region.release();
+      if (!this.region.closed) {
+        this.region.release();
+        this.#options.onRelease?.();
+      }
     }
     this.#taken += count;
     this.#sinceLook += count;

@@ -20,7 +20,7 @@ export const limits = {
   ARGS_MAX: { value: 4096, doc: 'longest argument string, in bytes, without its NUL' },
   SLOTS: { value: 64, doc: 'probe slots of one guest: 0 … SLOTS-1' },
   POINTS_MAX: { value: 32, doc: 'most probe points one probe can report' },
-  PAGES_MAX: { value: 64 << 20, doc: 'largest region in guest pages, in bytes' },
+  PAGES_MAX: { value: 64 << 20, doc: 'largest region in memory of the guest, in bytes' },
   PIECES_MAX: { value: 256, doc: 'most pieces of guest memory that make up one region' },
 } as const;
 
@@ -423,6 +423,32 @@ export const messages = {
       pieces: u32('entries of the tail'),
       bytes: u64('all pieces together'),
       token: bytes(16, 'in its header'),
+    }),
+  },
+  records: {
+    type: 29,
+    from: 'guest',
+    tail: 'bytes',
+    doc: 'Unsolicited, inline backend: what a ring holds, and its counters. The tail is a piece of its data area, of whole records; it may be empty.',
+    payload: struct('vesper_records', 'A piece of a ring.', {
+      epoch: u64('epoch of the rings'),
+      position: u64('where the tail begins, in bytes since the epoch began'),
+      attempts: u64('records tried in this ring'),
+      lost: u64('records not written because the ring was full'),
+      ring: u32('number of the ring'),
+      reserved: u32('zero'),
+    }),
+  },
+  consumed: {
+    type: 30,
+    from: 'host',
+    tail: 'none',
+    doc: 'Inline backend: the host delivered a ring up to there; the guest may overwrite it. No reply.',
+    payload: struct('vesper_consumed', 'The host has read a ring.', {
+      epoch: u64('epoch of the rings'),
+      tail: u64('bytes read since the epoch began'),
+      ring: u32('number of the ring'),
+      reserved: u32('zero'),
     }),
   },
 } as const satisfies Record<string, MessageDefinition>;

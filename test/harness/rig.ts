@@ -71,9 +71,14 @@ export class Rig implements AsyncDisposable {
     this.service = this.#newService();
   }
 
+  /** Boots; the service is not started yet. */
+  static async boot(options: RigOptions = {}): Promise<Rig> {
+    return new Rig(await Machine.boot(options), options);
+  }
+
   /** Boots, starts the service and waits for the session. */
   static async start(options: RigOptions = {}): Promise<Rig> {
-    const rig = new Rig(await Machine.boot(options), options);
+    const rig = await Rig.boot(options);
     try {
       await rig.service.start();
       await rig.active();
@@ -218,11 +223,15 @@ export class ServiceProcess implements AsyncDisposable {
   #child: ChildProcess | undefined;
   log = '';
 
-  constructor(machine: Machine, directory: string = mkdtempSync(join(tmpdir(), rigPrefix))) {
+  constructor(
+    machine: Machine,
+    directory: string = mkdtempSync(join(tmpdir(), rigPrefix)),
+    more: readonly string[] = [],
+  ) {
     this.directory = directory;
     this.#machine = machine;
     used.add(machine);
-    this.#arguments = ['serve', '--qemu', `${machine.name}=${machine.qmpPath}`];
+    this.#arguments = ['serve', '--qemu', `${machine.name}=${machine.qmpPath}`, ...more];
     this.api = new ApiClient(apiSocketPath(this.directory));
   }
 
@@ -318,7 +327,7 @@ export class ServiceProcess implements AsyncDisposable {
 
 /** Machines of this process that a service was given. */
 const used = new Set<Machine>();
-const rigPrefix = `vesper-rig-${process.pid}-`;
+export const rigPrefix = `vesper-rig-${process.pid}-`;
 
 const regionsOf = ({ name }: Machine): readonly string[] =>
   readdirSync('/dev/shm')

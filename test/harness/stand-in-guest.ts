@@ -23,7 +23,7 @@ import type {
   ProviderEvents,
   SharedRam,
 } from '../../host/provider/provider.ts';
-import { createRegionFile } from '../../host/provider/region-file.ts';
+import { createRegionFile, keptRegionFile } from '../../host/provider/region-file.ts';
 import type { RelayFactory, RelayReader } from '../../host/relay/relay.ts';
 import type { ManagedGuest } from '../../host/service/managed-guest.ts';
 import { Service } from '../../host/service/service.ts';
@@ -125,6 +125,10 @@ export class StandInGuest implements Machine, Provider, AsyncDisposable {
   async sharedRam(): Promise<SharedRam> {
     if (this.ram === undefined) throw new VesperError('PROVIDER', 'a stand-in has no RAM');
     return this.ram;
+  }
+
+  provideShadow(bytes: number): Promise<ProvidedRegion> {
+    return keptRegionFile(join(this.directory, 'shadow'), bytes);
   }
 
   withdrawRegion(): Promise<void> {

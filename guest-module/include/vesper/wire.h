@@ -18,7 +18,7 @@
 #define VESPER_ARGS_MAX 4096	/* longest argument string, in bytes, without its NUL */
 #define VESPER_SLOTS 64	/* probe slots of one guest: 0 … SLOTS-1 */
 #define VESPER_POINTS_MAX 32	/* most probe points one probe can report */
-#define VESPER_PAGES_MAX 0x4000000u	/* largest region in guest pages, in bytes */
+#define VESPER_PAGES_MAX 0x4000000u	/* largest region in memory of the guest, in bytes */
 #define VESPER_PIECES_MAX 256	/* most pieces of guest memory that make up one region */
 #define VESPER_LAYOUT_VERSION 1	/* version of the layout below */
 #define VESPER_REGION_PAGE 4096	/* alignment of the parts of a region, in bytes */
@@ -65,6 +65,8 @@ enum vesper_message {
 	VESPER_MSG_ERROR = 26,
 	VESPER_MSG_PAGES_REQUEST = 27,
 	VESPER_MSG_PAGES = 28,
+	VESPER_MSG_RECORDS = 29,
+	VESPER_MSG_CONSUMED = 30,
 };
 
 enum vesper_feature {
@@ -534,6 +536,36 @@ static_assert(offsetof(struct vesper_pages, error) == 0);
 static_assert(offsetof(struct vesper_pages, pieces) == 4);
 static_assert(offsetof(struct vesper_pages, bytes) == 8);
 static_assert(offsetof(struct vesper_pages, token) == 16);
+
+/* A piece of a ring. */
+struct vesper_records {
+	__le64 epoch;	/* epoch of the rings */
+	__le64 position;	/* where the tail begins, in bytes since the epoch began */
+	__le64 attempts;	/* records tried in this ring */
+	__le64 lost;	/* records not written because the ring was full */
+	__le32 ring;	/* number of the ring */
+	__le32 reserved;	/* zero */
+};
+static_assert(sizeof(struct vesper_records) == 40);
+static_assert(offsetof(struct vesper_records, epoch) == 0);
+static_assert(offsetof(struct vesper_records, position) == 8);
+static_assert(offsetof(struct vesper_records, attempts) == 16);
+static_assert(offsetof(struct vesper_records, lost) == 24);
+static_assert(offsetof(struct vesper_records, ring) == 32);
+static_assert(offsetof(struct vesper_records, reserved) == 36);
+
+/* The host has read a ring. */
+struct vesper_consumed {
+	__le64 epoch;	/* epoch of the rings */
+	__le64 tail;	/* bytes read since the epoch began */
+	__le32 ring;	/* number of the ring */
+	__le32 reserved;	/* zero */
+};
+static_assert(sizeof(struct vesper_consumed) == 24);
+static_assert(offsetof(struct vesper_consumed, epoch) == 0);
+static_assert(offsetof(struct vesper_consumed, tail) == 8);
+static_assert(offsetof(struct vesper_consumed, ring) == 16);
+static_assert(offsetof(struct vesper_consumed, reserved) == 20);
 
 /* State of one probe point. */
 struct vesper_point_status {

@@ -4,6 +4,7 @@
 
 import { messageOf } from '../../error.ts';
 import type { ProvidedRegion, SharedRam } from '../provider.ts';
+import { keptRegionFile, removeRegionFiles } from '../region-file.ts';
 import { ChannelPort, type ProvidedPort } from './port.ts';
 import type { QmpClient } from './qmp.ts';
 import { openSharedRam } from './ram.ts';
@@ -33,6 +34,10 @@ export class Hardware {
     return this.#regionTurn.take(() => this.#region.provide(bytes));
   }
 
+  provideShadow(bytes: number): Promise<ProvidedRegion> {
+    return this.#regionTurn.take(() => keptRegionFile(this.#site.shadowPrefix, bytes));
+  }
+
   sharedRam(): Promise<SharedRam> {
     return openSharedRam(this.#site);
   }
@@ -55,6 +60,7 @@ export class Hardware {
       ),
     );
     const results = await Promise.allSettled([port, this.withdrawRegion()]);
+    await this.#regionTurn.take(() => removeRegionFiles(this.#site.shadowPrefix));
     for (const result of results) if (result.status === 'rejected') throw result.reason;
   }
 

@@ -55,6 +55,10 @@ export class QemuMachine implements Machine {
     return this.#hardware.withdrawRegion();
   }
 
+  async provideShadow(bytes: number): Promise<ProvidedRegion> {
+    return this.#there().provideShadow(bytes);
+  }
+
   async sharedRam(): Promise<SharedRam> {
     return this.#there().sharedRam();
   }

@@ -1,0 +1,258 @@
+// SPDX-License-Identifier: Apache-2.0
+
+/** Every relay backend on real guests: its events arrive, nothing is lost uncounted, and no memory is used after it was freed. */
+
+import { mkdtempSync, readFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { afterAll, describe, expect, onTestFinished, test } from 'vitest';
+import { Machine, type MachineOptions } from '../../host/demo/machine.ts';
+import type { RelayBackend } from '../../host/guest/relay-backend.ts';
+import {
+  fixturePath,
+  kernelComplaints,
+  leftovers,
+  Rig,
+  type RigOptions,
+  rigPrefix,
+  ServiceProcess,
+} from '../harness/rig.ts';
+import { StormCensus } from '../harness/storm-census.ts';
+
+afterAll(() => expect(leftovers()).toEqual([]));
+
+/** Those without a device. */
+const deviceless = ['guest-pages', 'inline'] as const;
+
+/** A machine that can do the backend, and a service that uses no other. */
+const only = (relayBackend: RelayBackend) => ({
+  relayBackend,
+  sharedMemory: relayBackend === 'guest-pages',
+});
+
+async function rigWith(options: RigOptions): Promise<Rig> {
+  const rig = await Rig.start({ heartbeatMs: 300, ...options });
+  onTestFinished(() => rig.close());
+  return rig;
+}
+
+async function delivers(rig: Rig, comm: string): Promise<void> {
+  await rig.machine.run(`actor --name ${comm} segv`);
+  await rig.event(({ event, fields }) => event === 'died' && fields['comm'] === comm);
+}
+
+function unharmed(rig: Rig): void {
+  expect(kernelComplaints(rig.machine.console())).toEqual([]);
+  expect(rig.view).toMatchObject({ state: 'active', relay: { lost: 0, gaps: 0, quarantined: 0 } });
+}
+
+/** Every slot on a bus is taken: nothing can be plugged into this q35. */
+const crowded = [2, 3, 4, 5].flatMap((n) => ['-device', `virtio-rng-pci,bus=pci.${n}`]);
+
+describe('which one is used', () => {
+  test.each([
+    {
+      what: 'a machine with a place for a device',
+      shape: { sharedMemory: true },
+      backend: 'ivshmem',
+      why: /^$/,
+    },
+    {
+      what: 'q35 without a free root port, shared RAM',
+      shape: { machine: 'q35', sharedMemory: true, qemuArguments: crowded },
+      backend: 'guest-pages',
+      why: /^no ivshmem: a region needs a free PCI Express root port/,
+    },
+    {
+      what: 'q35 without a free root port',
+      shape: { machine: 'q35', qemuArguments: crowded },
+      backend: 'inline',
+      why: /^no ivshmem: a region needs a free PCI .*; no guest-pages: its RAM is not shared: start it with/,
+    },
+  ] as const)('$what: $backend', async ({ shape, backend, why }) => {
+    const rig = await rigWith({ ...shape });
+    expect(rig.view.relay).toMatchObject({ backend, backend_reason: expect.stringMatching(why) });
+    await rig.attach(['signal']);
+    await delivers(rig, 'carried');
+    unharmed(rig);
+  });
+
+  test('one that cannot be had is not replaced where the service is told to use it', async () => {
+    const rig = await Rig.boot({ relayBackend: 'guest-pages' });
+    onTestFinished(() => rig.close());
+    await rig.service.start();
+    await rig.until(() => /its RAM is not shared/.test(rig.view.reason), 'the reason');
+    expect(rig.view).toMatchObject({ state: 'running', relay: null });
+  });
+});
+
+describe('guest pages', () => {
+  test.each([
+    { kernel: '6.1', machine: 'pc', memoryMib: 256 },
+    { kernel: '6.12', machine: 'q35', memoryMib: 256 },
+    { kernel: '6.12', machine: 'pc', memoryMib: 4352 },
+    { kernel: '6.1', machine: 'q35', memoryMib: 4352 },
+  ] as const)('$kernel on $machine with $memoryMib MiB: events arrive', async (shape) => {
+    const rig = await rigWith({ ...shape, ...only('guest-pages') });
+    await rig.attach(['signal']);
+    await delivers(rig, 'paged');
+    expect(rig.view.relay).toMatchObject({ backend: 'guest-pages', region_bytes: 1 << 20 });
+    const offsets = rig.guest.session?.region.ram?.pieces.map(({ offset }) => offset) ?? [];
+    // A kernel takes its pages from above the hole where there are any: their offset is not their address.
+    const hole = shape.machine === 'pc' ? 3 * 2 ** 30 : 2 * 2 ** 30;
+    if (shape.memoryMib > 4096) expect(Math.min(...offsets)).toBeGreaterThanOrEqual(hole);
+    unharmed(rig);
+  });
+});
+
+describe('inline', () => {
+  test.each(['6.1', '6.12'] as const)('%s: events arrive', async (kernel) => {
+    const rig = await rigWith({ kernel, ...only('inline') });
+    await rig.attach(['signal']);
+    await delivers(rig, 'framed');
+    expect(rig.view.relay).toMatchObject({ backend: 'inline' });
+    unharmed(rig);
+  });
+});
+
+describe.each(deviceless)('%s', (backend) => {
+  test.each([
+    { kernel: '6.1', cpus: 1 },
+    { kernel: '6.12', cpus: 4 },
+  ] as const)('a storm on $kernel with $cpus CPUs: every record is delivered or counted', async (shape) => {
+    const records = 300_000;
+    const rig = await rigWith({
+      ...shape,
+      ...only(backend),
+      keepRow: ({ columns }, row) => (columns.ring[row] as number) % 2 === 0,
+    });
+    const census = new StormCensus();
+    rig.service.bus.add(census);
+    await rig.attach(['signal'], ['signals=SIGUSR2']);
+    await rig.attach([fixturePath(shape.kernel, 'storm')], [`records=${records}`, 'start=1']);
+    const { fields } = await rig.event(({ event }) => event === 'finished');
+    expect(fields['tried']).toBe(records);
+    // What was lost last shows as a gap when one more record arrives in each ring.
+    await rig.machine.check(`actor storm ${shape.cpus} ${shape.cpus}`);
+    await rig.until(() => rig.guest.session?.statistics.agrees, 'agreement');
+    const { delivered, lost, gaps, attempts } = rig.guest.session?.statistics ?? expect.fail('no session');
+    const { payload } = await (rig.guest.session?.status() ?? expect.fail('no session'));
+    expect({ delivered, lost, gaps, attempts }).toEqual({
+      delivered: Number(payload.written),
+      lost: Number(payload.lost),
+      gaps: lost,
+      attempts: delivered + lost,
+    });
+    expect(census.blasts + Number(fields['refused'])).toBe(records);
+    expect(census.blasts).toBeGreaterThan(0);
+    expect(census).toMatchObject({ torn: 0, disordered: 0 });
+    expect(rig.view).toMatchObject({ state: 'active', relay: { undecodable: 0, quarantined: 0 } });
+    expect(kernelComplaints(rig.machine.console())).toEqual([]);
+  });
+
+  test('a probe is unloaded right behind what it wrote: all of it is decoded', async () => {
+    const rig = await rigWith(only(backend));
+    const census = new StormCensus();
+    rig.service.bus.add(census);
+    await rig.attach(['signal'], ['signals=all']);
+    await rig.machine.check('actor storm 3000 1');
+    const probe = rig.guest.session?.probes.find('signal') ?? expect.fail('it is not loaded');
+    const { error, written, lost } = await (rig.guest.session?.unload(probe) ?? expect.fail('no session'));
+    expect({ error, lost }).toEqual({ error: 0, lost: 0 });
+    expect(census.rows('signal', 1) + census.rows('signal', 2)).toBe(written);
+    expect(written).toBeGreaterThanOrEqual(3000);
+    expect(rig.view.relay?.undecodable).toBe(0);
+  });
+
+  test('the guest is reset: its last events are there, the next boot has its probes', async () => {
+    const rig = await rigWith(only(backend));
+    await rig.attach(['signal']);
+    const before = rig.view.boot_id;
+    await delivers(rig, 'farewell');
+    await rig.machine.reset();
+    await rig.until(
+      () =>
+        rig.view.boot_id !== before &&
+        rig.view.probes.every(({ loaded }) => loaded) &&
+        rig.view.state === 'active',
+      'the next incarnation',
+    );
+    expect(rig.view.past).toMatchObject([{ boot_id: before, reason: 'the guest rebooted', lost: 0 }]);
+    expect(rig.view.relay).toMatchObject({ backend });
+    await delivers(rig, 'reborn');
+    expect(kernelComplaints(rig.machine.console().split('Linux version').at(-1) ?? '')).toEqual([]);
+  });
+
+  test('the service is killed with -9: its successor resumes, and delivers what was written meanwhile', async () => {
+    const { machine, service } = await serve(backend);
+    await service.api.attach(machine.name, {
+      probes: [fixturePath('6.1', 'storm')],
+      parameters: ['start=1', 'records=200000', 'rate=40000'],
+      self_test: false,
+      force: false,
+    });
+    await service.guestUntil(({ relay }) => (relay?.delivered ?? 0) > 10_000);
+    await service.kill();
+    expect(await machine.check('echo I am fine')).toBe('I am fine');
+    await service.start();
+    const after = await service.guestUntil(({ state }) => state === 'active');
+    expect(after).toMatchObject({ reason: 'resumed', relay: { backend } });
+    // The storm writes two more: `middle` and `finished`.
+    const { relay } = await service.guestUntil(
+      (guest) => guest.relay !== null && guest.relay.delivered + guest.relay.lost === 200_002,
+    );
+    expect(relay).toMatchObject({ undecodable: 0, quarantined: 0 });
+    expect(kernelComplaints(machine.console())).toEqual([]);
+  });
+});
+
+describe('the frontend is unloaded while its relay is active', () => {
+  test.each(deviceless)('%s: the host lets go first, and insmod brings all back', async (backend) => {
+    const rig = await rigWith(only(backend));
+    await rig.attach(['signal']);
+    await rig.guest.detach('signal', 'test');
+    const position = rig.machine.consolePosition();
+    await rig.machine.check('rmmod vesper');
+    await rig.until(() => rig.view.state !== 'active', 'the end of the session');
+    expect(rig.view.past).toMatchObject([{ reason: 'the frontend was unloaded or its region unplugged' }]);
+    expect(rig.machine.console().slice(position)).not.toMatch(/did not say within|given up/);
+    expect(ramMappings()).toEqual([]);
+
+    await rig.machine.check('modprobe vesper');
+    await rig.until(() => rig.view.state === 'active', 'the next session');
+    await rig.attach(['signal']);
+    await delivers(rig, 'reborn');
+    unharmed(rig);
+  });
+
+  test('guest pages, and the service does not answer: the pages are given up, not freed', async () => {
+    const { machine, service } = await serve('guest-pages');
+    const position = machine.consolePosition();
+    process.kill(service.pid, 'SIGSTOP');
+    await machine.check('rmmod vesper');
+    expect(machine.console().slice(position)).toMatch(
+      /did not say within 1000 ms[^]*1024 KiB of guest memory are given up/,
+    );
+    process.kill(service.pid, 'SIGCONT');
+    await service.guestUntil(({ state }) => state !== 'active');
+    expect(kernelComplaints(machine.console())).toEqual([]);
+  });
+});
+
+async function serve(
+  backend: RelayBackend,
+  options: MachineOptions = {},
+): Promise<{ machine: Machine; service: ServiceProcess }> {
+  const machine = await Machine.boot({ ...options, sharedMemory: backend === 'guest-pages' });
+  const service = new ServiceProcess(machine, mkdtempSync(join(tmpdir(), rigPrefix)), ['--relay', backend]);
+  onTestFinished(() => service.close());
+  await service.start();
+  await service.guestUntil(({ state }) => state === 'active');
+  return { machine, service };
+}
+
+/** Memory of a guest that this process has mapped. */
+const ramMappings = (): readonly string[] =>
+  readFileSync('/proc/self/maps', 'utf8')
+    .split('\n')
+    .filter((line) => line.includes('/memfd:memory-backend'));
