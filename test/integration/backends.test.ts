@@ -231,7 +231,7 @@ describe('the frontend is unloaded while its relay is active', () => {
     process.kill(service.pid, 'SIGSTOP');
     await machine.check('rmmod vesper');
     expect(machine.console().slice(position)).toMatch(
-      /did not say within 1000 ms[^]*1024 KiB of guest memory are given up/,
+      /did not say within 1000 ms[\s\S]*1024 KiB of guest memory are given up/,
     );
     process.kill(service.pid, 'SIGCONT');
     await service.guestUntil(({ state }) => state !== 'active');
