@@ -164,6 +164,7 @@ export const faultNames = [
   'padding',
   'sequence',
   'truncated',
+  'header',
 ] as const;
 export type Fault = (typeof faultNames)[number];
 

@@ -409,8 +409,8 @@ export const messages = {
     tail: 'none',
     doc: 'Asks for a region in guest pages. Rings that are active in one are kept, and that one is the answer. Reply: pages.',
     payload: struct('vesper_pages_request', 'Asks for a region in guest pages.', {
-      token: bytes(16, 'for its header'),
       bytes: u64('size; 0: the host has unmapped the region, and it may be freed'),
+      token: bytes(16, 'for its header'),
     }),
   },
   pages: {

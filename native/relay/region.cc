@@ -132,8 +132,9 @@ Region::Region(const Napi::CallbackInfo& info) : Napi::ObjectWrap<Region>(info) 
   guarded(env, [&] {
     auto mapping = map_region(info[0], bytes, pieces, writable_);
     // Checks the geometry before anything is made writable.
-    auto reader = std::make_shared<RegionReader>(RegionMemory{mapping->base(), bytes, &mapping->truncated(), mapping},
-                                                 rings, epoch_number, resume);
+    auto reader = std::make_shared<RegionReader>(
+        RegionMemory{mapping->base(), bytes, &mapping->truncated(), mapping, pieces.has_value()}, rings, epoch_number,
+        resume);
     if (writable_) allow_control_blocks(*mapping, rings);
     mapping_ = std::move(mapping);
     reader_ = std::move(reader);

@@ -517,12 +517,12 @@ static_assert(offsetof(struct vesper_error, reserved) == 12);
 
 /* Asks for a region in guest pages. */
 struct vesper_pages_request {
-	__u8 token[16];	/* for its header */
 	__le64 bytes;	/* size; 0: the host has unmapped the region, and it may be freed */
+	__u8 token[16];	/* for its header */
 };
 static_assert(sizeof(struct vesper_pages_request) == 24);
-static_assert(offsetof(struct vesper_pages_request, token) == 0);
-static_assert(offsetof(struct vesper_pages_request, bytes) == 16);
+static_assert(offsetof(struct vesper_pages_request, bytes) == 0);
+static_assert(offsetof(struct vesper_pages_request, token) == 8);
 
 /* Where a region in guest pages lies. */
 struct vesper_pages {
