@@ -268,6 +268,15 @@ describe('memory of the guest', () => {
     expect(past).toMatchObject([{ reason: 'QEMU was killed or crashed', lost: 0 }]);
   });
 
+  test('the kernel panics: its last record is found at the next heartbeat', async () => {
+    const rig = await rigWith(only('guest-pages'));
+    await rig.machine.post('echo c >/proc/sysrq-trigger');
+    await rig.until(() => rig.view.past.length === 1, 'the end of the session');
+    expect(rig.view.past).toMatchObject([
+      { reason: expect.stringMatching(/^kernel panic: sysrq/i), lost: 0 },
+    ]);
+  });
+
   test('a region larger than any piece the kernel gives: its pieces are one', async () => {
     const records = 300_000;
     const rig = await rigWith({ ...only('guest-pages'), regionBytes: 32 << 20, keepRow: () => false });
