@@ -100,7 +100,11 @@ async function mappedRegion({ machine, hello, regionBytes, notices }: PlaceOptio
     await notices.wait(token, regionTimeLimitMs);
     return region;
   } catch (thrown) {
-    if (!(thrown instanceof VesperError && thrown.code === 'TIMEOUT')) throw thrown;
+    if (!(thrown instanceof VesperError && thrown.code === 'TIMEOUT')) {
+      // One that the guest found no room for serves nobody.
+      await machine.withdrawRegion().catch(() => undefined);
+      throw thrown;
+    }
     // A guest that destroyed the header finds no region of ours when it boots, and looks again only at a new device.
     await machine.withdrawRegion();
     const another = await machine.provideRegion(regionBytes);

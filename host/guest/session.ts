@@ -29,6 +29,8 @@ import { followWallClock } from './wall-clock.ts';
 /** Missed heartbeats after which the guest counts as silent, and after which nothing it was asked is waited for any more. */
 const silentAfter = 3;
 const giveUpAfter = 10;
+/** ENOTCONN: the frontend has no session. */
+const notConnected = -107;
 const firstPings = 5;
 const helloPingLimitMs = 5_000;
 const unloadTimeLimitMs = 30_000;
@@ -411,6 +413,10 @@ export class GuestSession {
       this.#missed = 0;
     } catch (thrown) {
       if (this.#ended) return;
+      if (thrown instanceof VesperError && thrown.data['errno'] === notConnected) {
+        this.end('the frontend ended the session: nothing had been read from the channel for too long');
+        return;
+      }
       this.#missed += 1;
       if (this.#missed === silentAfter) this.#fallSilent(messageOf(thrown));
       // The channel of a frontend that lives answers whatever else it does: also while a module is being loaded.

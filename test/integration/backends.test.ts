@@ -122,6 +122,31 @@ describe('inline', () => {
   });
 });
 
+test('inline, and the service sleeps until the frontend ends its session: the next one resumes', async () => {
+  const { machine, service } = await serve('inline');
+  const records = 400_000;
+  await service.api.attach(machine.name, {
+    probes: [fixturePath('6.1', 'storm')],
+    parameters: ['start=1', `records=${records}`, 'rate=40000'],
+    self_test: false,
+    force: false,
+  });
+  await service.guestUntil(({ relay }) => (relay?.delivered ?? 0) > 10_000);
+  const position = machine.consolePosition();
+  process.kill(service.pid, 'SIGSTOP');
+  await machine.waitConsole(/the host has read nothing for 3000 ms: its session ends/, 60_000, position);
+  // The guest goes on meanwhile: nobody there waits for the host.
+  expect(await machine.check('echo I am fine')).toBe('I am fine');
+  process.kill(service.pid, 'SIGCONT');
+  const { relay, past } = await service.guestUntil(
+    (guest) => guest.relay !== null && guest.relay.delivered + guest.relay.lost === records + 2,
+  );
+  expect(past).toMatchObject([{ reason: expect.stringMatching(/^the frontend ended the session/) }]);
+  expect(relay).toMatchObject({ undecodable: 0, quarantined: 0 });
+  expect(relay?.lost).toBeGreaterThan(0);
+  expect(kernelComplaints(machine.console())).toEqual([]);
+});
+
 describe.each(deviceless)('%s', (backend) => {
   test.each([
     { kernel: '6.1', cpus: 1 },

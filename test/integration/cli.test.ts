@@ -97,7 +97,9 @@ describe('with a service and a guest', () => {
   test('guests shows state, reason, probes and losses; --json everything', async () => {
     const text = await service.vesper('guests');
     expect(text.stdout).toMatch(/^GUEST +STATE +RELAY +DELIVERED +LOST +PROBES +WHY\n/);
-    expect(text.stdout).toMatch(new RegExp(`${machine.name} +active +\\d+ +0 +oom signal +activated`));
+    expect(text.stdout).toMatch(
+      new RegExp(`${machine.name} +active +ivshmem +\\d+ +0 +oom signal +activated`),
+    );
 
     const [guest] = JSON.parse((await service.vesper('guests', '--json')).stdout) as Record<
       string,
