@@ -100,15 +100,22 @@ async function mappedRegion({ machine, hello, regionBytes, notices }: PlaceOptio
     await notices.wait(token, regionTimeLimitMs);
     return region;
   } catch (thrown) {
-    if (!(thrown instanceof VesperError && thrown.code === 'TIMEOUT')) {
-      // One that the guest found no room for serves nobody.
-      await machine.withdrawRegion().catch(() => undefined);
-      throw thrown;
-    }
-    // A guest that destroyed the header finds no region of ours when it boots, and looks again only at a new device.
-    await machine.withdrawRegion();
-    const another = await machine.provideRegion(regionBytes);
+    if (codeOf(thrown) === 'RELAY') await withdraw(machine);
+    if (codeOf(thrown) !== 'TIMEOUT') throw thrown;
+  }
+  // A guest that destroyed the header finds no region of ours when it boots, and looks again only at a new device.
+  await machine.withdrawRegion();
+  const another = await machine.provideRegion(regionBytes);
+  try {
     await notices.wait(hexOf(another.token), regionTimeLimitMs);
     return another;
+  } catch (thrown) {
+    if (codeOf(thrown) === 'RELAY' || codeOf(thrown) === 'TIMEOUT') await withdraw(machine);
+    throw thrown;
   }
 }
+
+const codeOf = (thrown: unknown) => (thrown instanceof VesperError ? thrown.code : undefined);
+
+/** A device that the guest has no use for serves nobody; it goes at the latest with the machine. */
+const withdraw = (machine: Machine): Promise<void> => machine.withdrawRegion().catch(() => undefined);

@@ -84,6 +84,21 @@ describe('which one is used', () => {
     unharmed(rig);
   });
 
+  test('q35 where the device finds no room for its memory: another backend, and the device is gone', async () => {
+    const rig = await rigWith({ machine: 'q35', sharedMemory: true, regionBytes: 4 << 20 });
+    expect(rig.view.relay).toMatchObject({
+      backend: 'guest-pages',
+      backend_reason: expect.stringMatching(/^no ivshmem: the (guest did not take|frontend cannot use) the/),
+      region_bytes: 4 << 20,
+    });
+    const devices = JSON.stringify(await rig.machine.qmp('qom-list', { path: '/machine/peripheral' }));
+    expect(devices).toContain('vesper-port');
+    expect(devices).not.toContain('vesper-ivshmem');
+    await rig.attach(['signal']);
+    await delivers(rig, 'carried');
+    unharmed(rig);
+  });
+
   test('one that cannot be had is not replaced where the service is told to use it', async () => {
     const rig = await Rig.boot({ relayBackend: 'guest-pages' });
     onTestFinished(() => rig.close());
