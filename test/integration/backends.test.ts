@@ -202,12 +202,13 @@ describe.each(deviceless)('%s', (backend) => {
     const census = new StormCensus();
     rig.service.bus.add(census);
     await rig.attach(['signal'], ['signals=all']);
-    await rig.machine.check('actor storm 3000 1');
+    // While it writes as fast as it can: some is still on its way when it is disarmed.
+    await rig.machine.start('actor storm 300000 1');
+    await rig.until(() => census.rows('signal', 1) > 0, 'the first of them');
     const probe = rig.guest.session?.probes.find('signal') ?? expect.fail('it is not loaded');
-    const { error, written, lost } = await (rig.guest.session?.unload(probe) ?? expect.fail('no session'));
-    expect({ error, lost }).toEqual({ error: 0, lost: 0 });
+    const { error, written } = await (rig.guest.session?.unload(probe) ?? expect.fail('no session'));
+    expect(error).toBe(0);
     expect(census.rows('signal', 1) + census.rows('signal', 2)).toBe(written);
-    expect(written).toBeGreaterThanOrEqual(3000);
     expect(rig.view.relay?.undecodable).toBe(0);
   });
 
