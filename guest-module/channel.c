@@ -61,6 +61,12 @@ bool vesper_channel_has_host(void)
 	return READ_ONCE(host_present);
 }
 
+/* The host that spoke has gone. A transport that was itself taken away tells nothing of its host. */
+bool vesper_channel_host_left(void)
+{
+	return READ_ONCE(carrier) && !READ_ONCE(host_present);
+}
+
 /* Any context but NMI. */
 void vesper_channel_wake(enum vesper_channel_event event)
 {
@@ -249,6 +255,11 @@ static void channel_turn(unsigned long events, bool timed_out)
 	}
 	if (carrier)
 		channel_flush();
+	if (carrier && !stalled && vesper_inline_send()) {
+		channel_flush();
+		/* There may be more; but first whatever has come in. */
+		set_bit(VESPER_CHANNEL_OUTPUT, &channel_events);
+	}
 }
 
 /* Also closes those that are open. */

@@ -118,6 +118,8 @@ static int module_unload(u32 slot)
 
 static void answer(const struct vesper_job *job, u16 type, const void *payload, u32 bytes, const struct vesper_points *points)
 {
+	/* A host that hears that a probe is gone has read all that it wrote. */
+	vesper_inline_flush();
 	vesper_transmit(job->session, type, job->request_id, payload, bytes, points ? points->status : NULL,
 			points ? points->count * sizeof(points->status[0]) : 0);
 }
@@ -199,9 +201,14 @@ static void loader_unload(const struct vesper_job *job)
 static void loader_activate(const struct vesper_job *job)
 {
 	struct vesper_activated activated = {};
+	int err;
 
-	vesper_relay_activate(&job->activate, &activated);
+	err = vesper_relay_activate(&job->activate, &activated);
+	if (!err)
+		vesper_pages_forget();
 	answer(job, VESPER_MSG_ACTIVATED, &activated, sizeof(activated), NULL);
+	if (!err)
+		vesper_inline_attach(job->session);
 }
 
 static void loader_deactivate(const struct vesper_job *job)
@@ -214,6 +221,18 @@ static void loader_deactivate(const struct vesper_job *job)
 	deactivated.written = cpu_to_le64(last.written);
 	deactivated.lost = cpu_to_le64(last.lost);
 	answer(job, VESPER_MSG_DEACTIVATED, &deactivated, sizeof(deactivated), NULL);
+	vesper_inline_open(NULL, 0);
+}
+
+static void loader_pages(const struct vesper_job *job)
+{
+	/* Too large for the stack; only this thread uses it. */
+	static struct vesper_piece list[VESPER_PIECES_MAX];
+	struct vesper_pages pages = {};
+
+	vesper_pages_request(&job->pages, &pages, list);
+	vesper_transmit(job->session, VESPER_MSG_PAGES, job->request_id, &pages, sizeof(pages), list,
+			le32_to_cpu(pages.pieces) * sizeof(list[0]));
 }
 
 static void loader_do(const struct vesper_job *job)
@@ -223,6 +242,9 @@ static void loader_do(const struct vesper_job *job)
 	/* The probe's own code: it may have to wait for memory as anyone else, to see what happens. */
 	if (job->type == VESPER_MSG_SELF_TEST)
 		return loader_self_test(job);
+	/* Nothing depends on this: there are other backends. */
+	if (job->type == VESPER_MSG_PAGES_REQUEST)
+		return loader_pages(job);
 
 	/* Loading, arming and even disarming allocate: a guest out of memory keeps reserves for exactly such a thread. */
 	flags = memalloc_noreclaim_save();

@@ -73,8 +73,11 @@ static void __exit vesper_exit(void)
 	vesper_panic_exit();
 	/* Takes every region away, telling the host while the channel still runs. */
 	vesper_ivshmem_exit();
+	vesper_pages_exit();
+	vesper_inline_exit();
 	vesper_loader_stop();
 	vesper_channel_stop();
+	vesper_inline_open(NULL, 0);
 	vesper_slot_exit();
 	vesper_entry_exit();
 }

@@ -60,11 +60,21 @@ void vesper_region_forget(const struct vesper_region_memory *region)
 	mutex_unlock(&regions_lock);
 }
 
-/* Afterwards nothing in the frontend touches the region. */
-void vesper_region_remove(struct vesper_region_memory *region, int reason)
+/* Afterwards nothing in the frontend touches the region. True: the host does not either, as far as it has one in use. */
+bool vesper_region_remove(struct vesper_region_memory *region, int reason)
 {
-	vesper_relay_release(region, reason);
+	bool released = vesper_relay_release(region, reason);
+
 	region_notify(region, false, vesper_session_current());
+	return released;
+}
+
+/* By what the host knows it from now on. */
+void vesper_region_name(struct vesper_region_memory *region, const u8 *token)
+{
+	mutex_lock(&regions_lock);
+	memcpy(region->token, token, sizeof(region->token));
+	mutex_unlock(&regions_lock);
 }
 
 /* The caller keeps it from being removed. */

@@ -76,6 +76,7 @@ static int ivshmem_probe(struct pci_dev *device, const struct pci_device_id *id)
 
 	if (!region)
 		return -ENOMEM;
+	region->backend = VESPER_BACKEND_IVSHMEM;
 	/*
 	 * A BAR that found no address (a bridge's window is too small: the kernel leaves an empty resource) cannot be read, so
 	 * nobody knows whose it is: it is taken, and the host is told, for it believes the memory is there.

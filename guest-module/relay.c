@@ -98,9 +98,11 @@ static void relay_start(struct vesper_region_memory *region, const struct vesper
 
 static int relay_check(const struct vesper_activate *activate)
 {
+	u32 backend = le32_to_cpu(activate->backend);
+
 	if (!activate->epoch || le32_to_cpu(activate->flags) & ~VESPER_ACTIVATE_RESUME)
 		return -EINVAL;
-	return le32_to_cpu(activate->backend) == VESPER_BACKEND_IVSHMEM ? 0 : -EOPNOTSUPP;
+	return backend >= VESPER_BACKEND_IVSHMEM && backend <= VESPER_BACKEND_INLINE ? 0 : -EOPNOTSUPP;
 }
 
 static int relay_answer(struct vesper_activated *reply, int err, bool resumed)
@@ -130,6 +132,26 @@ int vesper_relay_resume(const struct vesper_activate *activate, struct vesper_ac
 	return relay_answer(reply, err, !err);
 }
 
+/*
+ * The region that is meant, with its layout. It stays: whoever takes it away needs change_lock for that, and one for the inline
+ * backend is made here.
+ */
+static struct vesper_region_memory *relay_region(const struct vesper_activate *activate, struct vesper_layout *plan)
+{
+	u32 backend = le32_to_cpu(activate->backend);
+	struct vesper_region_memory *region;
+	int err;
+
+	if (backend == VESPER_BACKEND_INLINE) {
+		err = vesper_layout_plan(plan, activate, U64_MAX);
+		return err ? ERR_PTR(err) : vesper_inline_create(activate->token, plan);
+	}
+	region = vesper_region_find(activate->token);
+	err = region && region->backend == backend ? region->error : -ENODEV;
+	err = err ?: vesper_layout_plan(plan, activate, region->bytes);
+	return err ? ERR_PTR(err) : region;
+}
+
 int vesper_relay_activate(const struct vesper_activate *activate, struct vesper_activated *reply)
 {
 	u64 new_epoch = le64_to_cpu(activate->epoch);
@@ -145,15 +167,12 @@ int vesper_relay_activate(const struct vesper_activate *activate, struct vesper_
 	err = new_epoch == epoch ? -EEXIST : 0;
 	if (err)
 		goto out;
-	/* Stays: whoever takes it away needs change_lock for that. */
-	region = vesper_region_find(activate->token);
-	err = region ? region->error : -ENODEV;
-	if (err)
-		goto out;
-	err = vesper_layout_plan(&plan, activate, region->bytes);
+	region = relay_region(activate, &plan);
+	err = PTR_ERR_OR_ZERO(region);
 	if (err)
 		goto out;
 	relay_stop(&last);
+	vesper_inline_open(region->backend == VESPER_BACKEND_INLINE ? region : NULL, new_epoch);
 	vesper_ring_doorbell_set(region->doorbell, le32_to_cpu(activate->doorbell));
 	relay_start(region, &plan, new_epoch);
 	pr_info("relay active: %u rings in %llu KiB\n", plan.rings, region->bytes >> 10);
@@ -171,22 +190,38 @@ void vesper_relay_deactivate(struct vesper_relay_state *last)
 		pr_info("relay stopped: %llu records written, %llu lost\n", last->written, last->lost);
 }
 
-/* Asks the host to let go of an epoch, and waits for that for a while: without a host there is nobody to wait for. */
-static void relay_revoke(u64 old_epoch, int reason)
+bool vesper_relay_uses(const struct vesper_region_memory *region)
+{
+	bool uses;
+
+	mutex_lock(&state_lock);
+	uses = active == region;
+	mutex_unlock(&state_lock);
+	return uses;
+}
+
+/*
+ * Asks the host to let go of an epoch, and waits for that for a while. True: it did, or it has gone, and what it had mapped with it. A
+ * channel that was unplugged tells nothing of the host.
+ */
+static bool relay_revoke(u64 old_epoch, int reason)
 {
 	struct vesper_revoke revoke = { .epoch = cpu_to_le64(old_epoch), .reason = cpu_to_le32(reason) };
 	u32 session = vesper_session_current();
+	bool acknowledged;
 
 	if (!session || !vesper_channel_has_host())
-		return;
+		return vesper_channel_host_left();
 	mutex_lock(&revoke_lock);
 	reinit_completion(&revoked);
 	WRITE_ONCE(revoking_epoch, old_epoch);
 	vesper_transmit(session, VESPER_MSG_REVOKE, 0, &revoke, sizeof(revoke), NULL, 0);
-	if (!wait_for_completion_timeout(&revoked, msecs_to_jiffies(vesper_revoke_timeout_ms)))
+	acknowledged = wait_for_completion_timeout(&revoked, msecs_to_jiffies(vesper_revoke_timeout_ms));
+	if (!acknowledged)
 		pr_notice("the host did not say within %u ms that it let go of the region\n", vesper_revoke_timeout_ms);
 	WRITE_ONCE(revoking_epoch, 0);
 	mutex_unlock(&revoke_lock);
+	return acknowledged;
 }
 
 void vesper_relay_revoked(u64 old_epoch)
@@ -222,8 +257,8 @@ long vesper_relay_beat(void)
 	return due - now;
 }
 
-/* A region goes away. No writer is in it when this returns, and its memory may be unmapped. */
-void vesper_relay_release(const struct vesper_region_memory *region, int reason)
+/* A region goes away. No writer is in it when this returns. True: the host does not use it either. */
+bool vesper_relay_release(const struct vesper_region_memory *region, int reason)
 {
 	struct vesper_relay_state last = {};
 
@@ -232,6 +267,8 @@ void vesper_relay_release(const struct vesper_region_memory *region, int reason)
 		relay_stop(&last);
 	vesper_region_forget(region);
 	mutex_unlock(&change_lock);
-	if (last.epoch)
-		relay_revoke(last.epoch, reason);
+	if (last.epoch && vesper_channel_has_host())
+		vesper_inline_flush();
+	/* One that is not active may be mapped all the same, by a host that is about to activate it. */
+	return last.epoch ? relay_revoke(last.epoch, reason) : !vesper_session_current();
 }

@@ -19,6 +19,8 @@ union request {
 	struct vesper_unload unload;
 	struct vesper_ping ping;
 	struct vesper_revoked revoked;
+	struct vesper_pages_request pages;
+	struct vesper_consumed consumed;
 };
 
 struct request_in {
@@ -90,14 +92,17 @@ static void on_activate(const struct request_in *a)
 {
 	struct vesper_job job = { .activate = a->request->activate };
 	struct vesper_activated activated = {};
+	int err;
 
 	if (!(le32_to_cpu(job.activate.flags) & VESPER_ACTIVATE_RESUME)) {
 		queue_job(a, &job);
 		return;
 	}
 	/* Nothing to wait for: not even a loader that is busy with a module may keep a new host from its events. */
-	vesper_relay_resume(&job.activate, &activated);
+	err = vesper_relay_resume(&job.activate, &activated);
 	reply(a, VESPER_MSG_ACTIVATED, &activated, sizeof(activated));
+	if (!err)
+		vesper_inline_attach(a->session);
 }
 
 static void on_deactivate(const struct request_in *a)
@@ -106,6 +111,14 @@ static void on_deactivate(const struct request_in *a)
 
 	for (u32 slot = 0; slot < VESPER_SLOTS; slot++)
 		vesper_slot_disarm_at_once(slot);
+	queue_job(a, &job);
+}
+
+/* To get memory may take long. */
+static void on_pages_request(const struct request_in *a)
+{
+	struct vesper_job job = { .pages = a->request->pages };
+
 	queue_job(a, &job);
 }
 
@@ -218,6 +231,11 @@ static void on_revoked(const struct request_in *a)
 	vesper_relay_revoked(le64_to_cpu(a->request->revoked.epoch));
 }
 
+static void on_consumed(const struct request_in *a)
+{
+	vesper_inline_consumed(&a->request->consumed);
+}
+
 static const struct {
 	void (*handle)(const struct request_in *a);
 	u16 bytes;
@@ -236,6 +254,8 @@ static const struct {
 	[VESPER_MSG_STATUS] = { on_status, sizeof(struct vesper_status) },
 	[VESPER_MSG_PING] = { on_ping, sizeof(struct vesper_ping) },
 	[VESPER_MSG_REVOKED] = { on_revoked, sizeof(struct vesper_revoked) },
+	[VESPER_MSG_PAGES_REQUEST] = { on_pages_request, sizeof(struct vesper_pages_request) },
+	[VESPER_MSG_CONSUMED] = { on_consumed, sizeof(struct vesper_consumed) },
 };
 
 void vesper_session_handle(const struct vesper_arrived *message)
@@ -278,7 +298,8 @@ void vesper_session_doorbell(void)
 	u32 session = vesper_session_current();
 
 	vesper_relay_read(&relay);
-	if (!session || !relay.epoch)
+	/* Where there are no frames with the records themselves. */
+	if (!session || !relay.epoch || vesper_inline_is_open())
 		return;
 	doorbell.epoch = cpu_to_le64(relay.epoch);
 	vesper_transmit(session, VESPER_MSG_DOORBELL, 0, &doorbell, sizeof(doorbell), NULL, 0);

@@ -10,7 +10,7 @@
  *
  * Locks, none held while a module's init or exit runs, outer first:
  *   arm_lock (probe.c) > slots_lock (slot.c)
- *   change_lock or revoke_lock (relay.c) > state_lock (relay.c), regions_lock (region.c) > transmit_lock (transmit.c)
+ *   pages_lock (region_pages.c) > change_lock or revoke_lock (relay.c) > state_lock (relay.c), regions_lock (region.c), inline_lock (inline.c) > transmit_lock (transmit.c)
  */
 #ifndef _VESPER_H
 #define _VESPER_H
@@ -97,6 +97,7 @@ int vesper_channel_start(void);
 void vesper_channel_stop(void);
 bool vesper_channel_is_current(void);
 bool vesper_channel_has_host(void);
+bool vesper_channel_host_left(void);
 void vesper_channel_wake(enum vesper_channel_event event);
 
 /* frame.c: frames from and to bytes */
@@ -163,7 +164,10 @@ struct vesper_job {
 	u32 request_id;
 	u32 slot;
 	bool on;
-	struct vesper_activate activate;
+	union {
+		struct vesper_activate activate;
+		struct vesper_pages_request pages;
+	};
 };
 int vesper_loader_start(void);
 void vesper_loader_stop(void);
@@ -223,7 +227,7 @@ bool vesper_entry_arm(struct vesper_point *point);
 void vesper_entry_disarm(struct vesper_point *point);
 void vesper_entries_synchronize(void);
 
-/* region.c: memory shared with the host */
+/* region.c: memory shared with the host, or read for it */
 struct vesper_region_memory {
 	struct list_head node;
 	void *memory;		/* NULL where error is set */
@@ -231,10 +235,12 @@ struct vesper_region_memory {
 	u8 token[16];
 	int error;
 	void __iomem *doorbell;	/* the device's register, NULL: it has none */
+	enum vesper_backend backend;
 };
 int vesper_region_check(struct vesper_region_memory *region, u64 available);
 void vesper_region_add(struct vesper_region_memory *region);
-void vesper_region_remove(struct vesper_region_memory *region, int reason);
+bool vesper_region_remove(struct vesper_region_memory *region, int reason);
+void vesper_region_name(struct vesper_region_memory *region, const u8 *token);
 struct vesper_region_memory *vesper_region_find(const u8 *token);
 void vesper_region_forget(const struct vesper_region_memory *region);
 void vesper_region_describe(struct vesper_hello *hello);
@@ -243,6 +249,22 @@ void vesper_region_announce(u32 session);
 /* region_ivshmem.c */
 int vesper_ivshmem_init(void);
 void vesper_ivshmem_exit(void);
+
+/* region_pages.c */
+void vesper_pages_request(const struct vesper_pages_request *request, struct vesper_pages *reply, struct vesper_piece *list);
+void vesper_pages_forget(void);
+void vesper_pages_exit(void);
+
+/* inline.c: the relay without shared memory */
+struct vesper_layout;
+struct vesper_region_memory *vesper_inline_create(const u8 *token, const struct vesper_layout *layout);
+void vesper_inline_open(struct vesper_region_memory *region, u64 epoch);
+void vesper_inline_attach(u32 session);
+bool vesper_inline_is_open(void);
+bool vesper_inline_send(void);
+void vesper_inline_consumed(const struct vesper_consumed *consumed);
+void vesper_inline_flush(void);
+void vesper_inline_exit(void);
 
 /* layout.c: the region's header, directory and control blocks */
 struct vesper_layout {
@@ -269,7 +291,8 @@ void vesper_relay_describe(struct vesper_hello *hello);
 int vesper_relay_resume(const struct vesper_activate *activate, struct vesper_activated *reply);
 int vesper_relay_activate(const struct vesper_activate *activate, struct vesper_activated *reply);
 void vesper_relay_deactivate(struct vesper_relay_state *last);
-void vesper_relay_release(const struct vesper_region_memory *region, int reason);
+bool vesper_relay_uses(const struct vesper_region_memory *region);
+bool vesper_relay_release(const struct vesper_region_memory *region, int reason);
 void vesper_relay_revoked(u64 epoch);
 long vesper_relay_beat(void);
 

@@ -71,7 +71,8 @@ function relayView({ session }: ManagedGuest): RelayView | null {
   if (session === undefined) return null;
   const { delivered, lost, gaps, quarantined, overwritten, rings } = session.statistics;
   return {
-    backend: 'ivshmem',
+    backend: session.place.backend,
+    backend_reason: session.place.why,
     region_bytes: session.region.bytes,
     rings,
     delivered,

@@ -27,7 +27,10 @@ export interface ProbeView {
 
 /** Loss accounting of one incarnation: delivered + lost = written by the guest, once the rings are drained. */
 export interface RelayView {
+  /** `ivshmem`, `guest-pages` or `inline`: how records reach the host. */
   readonly backend: string;
+  /** What hindered those that are better, empty: nothing. */
+  readonly backend_reason: string;
   readonly region_bytes: number;
   readonly rings: number;
   readonly delivered: number;

@@ -7,12 +7,14 @@ import {
   type MessageName,
   messages,
   type PayloadOf,
+  piece,
   pointStatus,
   probeStatus,
 } from '../wire/message.ts';
 import { decode, encodeInto, type Fields, type Struct, textOf, type ValuesOf } from '../wire/struct.ts';
 
 export type PointStatus = ValuesOf<typeof pointStatus>;
+export type Piece = ValuesOf<typeof piece>;
 export type ProbeStatus = ValuesOf<typeof probeStatus>;
 
 interface TailTypes {
@@ -22,6 +24,7 @@ interface TailTypes {
   readonly bytes: Uint8Array;
   readonly points: readonly PointStatus[];
   readonly probes: readonly ProbeStatus[];
+  readonly pieces: readonly Piece[];
 }
 type Tail = TailTypes[keyof TailTypes];
 
@@ -41,7 +44,7 @@ export type Frame<N extends MessageName = MessageName> = {
 
 type AnyValues = Partial<ValuesOf<Struct>>;
 
-/** Payload and tail as bytes. The number of points or probes is taken from the tail. Throws a RangeError on what does not fit. */
+/** Payload and tail as bytes. The number of its entries is taken from the tail. Throws a RangeError on what does not fit. */
 export function encodePayload<N extends MessageName>(
   name: N,
   payload: Partial<PayloadOf<N>>,
@@ -62,7 +65,7 @@ function encodeTail(kind: keyof TailTypes, tail: Tail): Uint8Array {
   if (tail === undefined) return new Uint8Array(0);
   if (typeof tail === 'string') return encoder.encode(tail);
   if (tail instanceof Uint8Array) return tail;
-  const layout: Struct = kind === 'points' ? pointStatus : probeStatus;
+  const layout: Struct = kind === 'points' ? pointStatus : kind === 'pieces' ? piece : probeStatus;
   const out = new Uint8Array(tail.length * layout.size);
   for (const [i, entry] of tail.entries())
     encodeInto(layout, entry as unknown as AnyValues, out, i * layout.size);
@@ -86,6 +89,7 @@ export function parsePayload(name: MessageName, requestId: number, raw: Uint8Arr
 interface Counts {
   readonly points?: unknown;
   readonly probes?: unknown;
+  readonly pieces?: unknown;
 }
 
 function decodeTail(kind: keyof TailTypes, counts: Counts, raw: Uint8Array): { tail: Tail } | ShapeFault {
@@ -100,6 +104,8 @@ function decodeTail(kind: keyof TailTypes, counts: Counts, raw: Uint8Array): { t
       return decodeEntries(pointStatus, counts.points, limits.POINTS_MAX.value, raw);
     case 'probes':
       return decodeEntries(probeStatus, counts.probes, limits.SLOTS.value, raw);
+    case 'pieces':
+      return decodeEntries(piece, counts.pieces, limits.PIECES_MAX.value, raw);
   }
 }
 

@@ -19,7 +19,7 @@ import { decode, encodeInto, type ValuesOf } from '../wire/struct.ts';
 import { crc32c } from './crc32c.ts';
 import { encodePayload, type Frame, parsePayload, type TailOf } from './frame-payload.ts';
 
-export type { Frame, PointStatus, ProbeStatus, TailOf } from './frame-payload.ts';
+export type { Frame, Piece, PointStatus, ProbeStatus, TailOf } from './frame-payload.ts';
 
 /** Largest frame with its header, in bytes. */
 export const frameBytesMax = frameHeader.size + limits.FRAME_PAYLOAD_MAX.value;

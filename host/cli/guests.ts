@@ -37,6 +37,7 @@ export function printGuests(terminal: Terminal, guests: readonly GuestView[]): v
       { title: 'GUEST' },
       { title: 'STATE' },
       { title: 'CHANNEL' },
+      { title: 'RELAY' },
       { title: 'DELIVERED', align: 'right' },
       { title: 'LOST', align: 'right' },
       { title: 'PROBES', flexible: true },
@@ -46,6 +47,7 @@ export function printGuests(terminal: Terminal, guests: readonly GuestView[]): v
       printable(guest.name),
       terminal.style(stateStyle[guest.state], guest.state),
       /^\S+/.exec(printable(guest.channel))?.[0] ?? '-',
+      guest.relay?.backend ?? '-',
       guest.relay === null ? '-' : String(guest.relay.delivered),
       guest.relay === null ? '-' : lostText(terminal, guest),
       guest.probes.map(({ name, loaded }) => (loaded ? printable(name) : `(${printable(name)})`)).join(' ') ||

@@ -4,6 +4,7 @@ import { Command, InvalidArgumentError, Option } from 'commander';
 import { defaultMetricsAddress, metricsAddress } from '../api/metrics-server.ts';
 import { ApiServer } from '../api/server.ts';
 import { VesperError } from '../error.ts';
+import { type RelayBackend, relayBackends } from '../guest/relay-backend.ts';
 import { createLog } from '../log.ts';
 import { QemuProvider } from '../provider/qemu/provider.ts';
 import { RelayHub } from '../relay/hub.ts';
@@ -27,6 +28,7 @@ interface Options {
   readonly vsock: readonly string[];
   readonly catalogue: readonly string[];
   readonly regionMib?: number;
+  readonly relay?: RelayBackend;
   readonly metrics?: string | true;
 }
 
@@ -67,6 +69,11 @@ export function serveCommand(): Command {
       "the unix socket of a guest's vhost-user-vsock backend (may be repeated)",
       collect,
       [],
+    )
+    .addOption(
+      new Option('--relay <backend>', 'how records reach the host; otherwise the best that a guest can do')
+        .choices(relayBackends)
+        .env('VESPER_RELAY'),
     )
     .option(
       '--metrics [host:port]',
@@ -167,6 +174,7 @@ function givenBy(command: Command): Given {
     folders: options.qemuDir,
     catalogue: options.catalogue,
     regionBytes: options.regionMib === undefined ? undefined : options.regionMib * MiB,
+    relayBackend: options.relay,
     metrics: options.metrics === true ? defaultMetricsAddress : options.metrics,
     logLevel: process.env['VESPER_LOG'],
   };

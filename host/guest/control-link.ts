@@ -8,7 +8,7 @@ import { VesperError } from '../error.ts';
 import { type MessageName, type PayloadOf, protocolVersion } from '../wire/message.ts';
 
 /** Frames the guest sends without being asked. */
-export type Unsolicited = Frame<'region' | 'doorbell' | 'revoke' | 'error'>;
+export type Unsolicited = Frame<'region' | 'doorbell' | 'revoke' | 'records' | 'error'>;
 
 export interface ControlLinkEvents {
   unsolicited(frame: Unsolicited): void;
@@ -201,8 +201,14 @@ export class ControlLink {
   }
 }
 
+const unsolicited: ReadonlySet<MessageName> = new Set<Unsolicited['name']>([
+  'region',
+  'doorbell',
+  'revoke',
+  'records',
+  'error',
+]);
+
 function isUnsolicited(frame: Frame): frame is Unsolicited {
-  return (
-    frame.name === 'region' || frame.name === 'doorbell' || frame.name === 'revoke' || frame.name === 'error'
-  );
+  return unsolicited.has(frame.name);
 }

@@ -8,23 +8,21 @@ import { errnoName } from '../probe/errno.ts';
 import type { Machine, ProvidedRegion } from '../provider/provider.ts';
 import { Doorbell } from '../relay/doorbell.ts';
 import { type RegionLayout, type RingSplit, regionLayout, splitRegion } from '../relay/layout.ts';
-import { activateFlags, backends, type PayloadOf, protocolVersion } from '../wire/message.ts';
+import { activateFlags, type PayloadOf, protocolVersion } from '../wire/message.ts';
 import type { ControlLink } from './control-link.ts';
 import { hexOf } from './incarnation.ts';
+import type { InlineFeed } from './inline-feed.ts';
 import { type LeftBehind, readRegionHeader } from './region-header.ts';
-import type { RegionNotices } from './region-notices.ts';
+import { type PlaceOptions, type RelayPlace, relayPlace } from './relay-backend.ts';
 
 /** A frontend answers in a few ms; a guest under TCG that is starved of memory may need seconds. */
 const helloTimeLimitMs = 8_000;
-const regionTimeLimitMs = 8_000;
-/** Behind its hello the frontend tells of all regions it knows; one that was stamped anew since is not found later. */
-const announcedWithinMs = 500;
 
 export type Hello = PayloadOf<'hello'>;
 
 export interface Established {
   readonly hello: Hello;
-  readonly region: ProvidedRegion;
+  readonly place: RelayPlace;
   readonly layout: RegionLayout;
   readonly epoch: bigint;
   /** The rings were kept: what was written while no service listened is in them. */
@@ -69,22 +67,32 @@ async function ask(link: ControlLink, guest: string): Promise<Hello> {
   }
 }
 
-export interface EstablishOptions {
-  readonly link: ControlLink;
-  readonly machine: Machine;
-  readonly hello: Hello;
-  readonly regionBytes: number;
-  readonly notices: RegionNotices;
+export interface EstablishOptions extends PlaceOptions {
   /** Called before rings of a former epoch are laid out anew: the last chance to read them. */
   readonly salvage: (region: ProvidedRegion, left: LeftBehind) => void;
+  /** Gets the records of a guest without shared memory. */
+  readonly feed: InlineFeed;
   /** The guest rang the doorbell of its region's device. */
   readonly onRing: () => void;
 }
 
-export async function establish({ link, machine, hello, ...rest }: EstablishOptions): Promise<Established> {
-  const region = await mappedRegion(machine, hello, rest.regionBytes, rest.notices);
+export async function establish(options: EstablishOptions): Promise<Established> {
+  const place = await relayPlace(options);
+  try {
+    return await start(place, options);
+  } catch (thrown) {
+    place.close();
+    throw thrown;
+  }
+}
+
+async function start(
+  place: RelayPlace,
+  { link, machine, hello, ...rest }: EstablishOptions,
+): Promise<Established> {
+  const { region } = place;
   const token = hexOf(region.token);
-  const left = readRegionHeader(region.path, region.bytes);
+  const left = readRegionHeader(region);
   const resume =
     left !== undefined &&
     left.epoch === hello.epoch &&
@@ -93,20 +101,26 @@ export async function establish({ link, machine, hello, ...rest }: EstablishOpti
   if (left !== undefined && !resume) rest.salvage(region, left);
   const split = resume ? left.split : splitRegion(region.bytes, hello.cpu_count);
   const epoch = resume ? hello.epoch : freshEpoch();
+  const layout = regionLayout({ regionBytes: region.bytes, cpuCount: hello.cpu_count, ...split });
   const doorbell = await listen(region, rest.onRing);
   try {
+    if (place.backend === 'inline') {
+      const { path, token } = region;
+      rest.feed.open({ path, token, bootId: hello.boot_id, layout, epoch, resume });
+    }
     const activated = await activate(link, machine, {
       hello,
-      region,
+      place,
       split,
       epoch,
       resume,
       rings: doorbell !== undefined,
     });
+    if (place.backend === 'inline') rest.feed.attach(link);
     return {
       hello,
-      region,
-      layout: regionLayout({ regionBytes: region.bytes, cpuCount: hello.cpu_count, ...split }),
+      place,
+      layout,
       epoch,
       resumed: activated.resumed === 1,
       doorbell,
@@ -128,7 +142,7 @@ async function listen(region: ProvidedRegion, onRing: () => void): Promise<Doorb
 
 interface Activation {
   readonly hello: Hello;
-  readonly region: ProvidedRegion;
+  readonly place: RelayPlace;
   readonly split: RingSplit;
   readonly epoch: bigint;
   readonly resume: boolean;
@@ -139,14 +153,15 @@ interface Activation {
 async function activate(
   link: ControlLink,
   machine: Machine,
-  { hello, region, split, epoch, resume, rings }: Activation,
+  { hello, place, split, epoch, resume, rings }: Activation,
 ): Promise<PayloadOf<'activated'>> {
+  const { region } = place;
   const { payload } = await link.request(
     'activate',
     {
       epoch,
       token: region.token,
-      backend: backends.IVSHMEM.value,
+      backend: place.wireBackend,
       flags: resume ? activateFlags.RESUME.value : 0,
       critical_ring_bytes: split.criticalRingBytes,
       ring_bytes: split.ringBytes,
@@ -171,29 +186,6 @@ async function activate(
     );
   }
   return payload;
-}
-
-/** A region that the frontend says it has mapped. */
-async function mappedRegion(
-  machine: Machine,
-  hello: Hello,
-  bytes: number,
-  notices: RegionNotices,
-): Promise<ProvidedRegion> {
-  const region = await machine.provideRegion(bytes);
-  if (hexOf(hello.relay_token) === hexOf(region.token)) return region;
-  const restamped = region.restamped === true;
-  try {
-    await notices.wait(region, restamped ? announcedWithinMs : regionTimeLimitMs);
-    return region;
-  } catch (thrown) {
-    if (!(thrown instanceof VesperError && (thrown.code === 'TIMEOUT' || restamped))) throw thrown;
-    // A guest that destroyed the header finds no region of ours when it boots, and looks again only at a new device.
-    await machine.withdrawRegion();
-    const another = await machine.provideRegion(bytes);
-    await notices.wait(another, regionTimeLimitMs);
-    return another;
-  }
 }
 
 /** Not zero; its low half, which the record tags use, is random too. */

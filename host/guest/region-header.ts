@@ -3,6 +3,7 @@
 /** The header page of a region as a guest left it: enough to resume its rings or to read what is still in them. */
 
 import { closeSync, openSync, readSync } from 'node:fs';
+import type { ProvidedRegion } from '../provider/provider.ts';
 import { differencesOf, type RegionLayout, type RingSplit, regionLayout } from '../relay/layout.ts';
 import {
   directoryOffset,
@@ -25,8 +26,9 @@ export interface LeftBehind {
 }
 
 /** Undefined where the region holds no rings, or header and directory are not of one piece: the guest wrote them. */
-export function readRegionHeader(path: string, regionBytes: number): LeftBehind | undefined {
-  const page = readBeginning(path, pageBytes);
+export function readRegionHeader(region: ProvidedRegion): LeftBehind | undefined {
+  const { bytes: regionBytes } = region;
+  const page = readBeginning(region, pageBytes);
   if (page === undefined) return undefined;
   const header = decode(regionHeader, page);
   if (header.magic !== regionMagic || header.state === regionStates.BLANK.value || header.epoch === 0n)
@@ -44,7 +46,7 @@ export function readRegionHeader(path: string, regionBytes: number): LeftBehind 
     return undefined;
   }
   // Such rings could not be opened, so they must not be resumed either.
-  const whole = readBeginning(path, layout.headerBytes);
+  const whole = readBeginning(region, layout.headerBytes);
   if (whole === undefined || differencesOf(whole, { layout, epoch: header.epoch }).length > 0)
     return undefined;
   return {
@@ -56,8 +58,18 @@ export function readRegionHeader(path: string, regionBytes: number): LeftBehind 
   };
 }
 
-function readBeginning(path: string, bytes: number): Uint8Array | undefined {
+/** The first bytes of a region; undefined where it is shorter. */
+export function readBeginning({ path, ram }: ProvidedRegion, bytes: number): Uint8Array | undefined {
   const raw = new Uint8Array(bytes);
+  if (ram !== undefined) {
+    let at = 0;
+    for (const piece of ram.pieces) {
+      const part = Math.min(piece.bytes, bytes - at);
+      if (part > 0 && readSync(ram.fd, raw, at, part, piece.offset) < part) return undefined;
+      at += part;
+    }
+    return at < bytes ? undefined : raw;
+  }
   const fd = openSync(path, 'r');
   try {
     return readSync(fd, raw, 0, bytes, 0) < bytes ? undefined : raw;

@@ -41,6 +41,7 @@ export function salvage(options: SessionOptions, region: ProvidedRegion, left: L
   );
   blackBox({
     path: region.path,
+    ram: region.ram,
     layout: regionLayout({ regionBytes: region.bytes, cpuCount: left.cpuCount, ...left.split }),
     epoch: left.epoch,
     onBatch: (columns) => events.batch(batch.bind(columns)),

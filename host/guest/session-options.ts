@@ -8,6 +8,7 @@ import type { Machine } from '../provider/provider.ts';
 import type { RelayFactory } from '../relay/relay.ts';
 import type { EventBatch } from './event-batch.ts';
 import type { Heartbeat } from './heartbeat.ts';
+import type { RelayBackend } from './relay-backend.ts';
 
 /** What is remembered of a session, so that a later service knows what is loaded in the guest. */
 export interface Remembered {
@@ -37,6 +38,8 @@ export interface SessionOptions {
   readonly machine: Machine;
   readonly regionBytes: number;
   readonly heartbeat: Heartbeat;
+  /** Undefined: the best that can be had. */
+  readonly backend: RelayBackend | undefined;
   readonly relays: RelayFactory;
   readonly imageOf: (sha256: string) => ProbeImage | undefined;
   readonly remembered: Remembered | undefined;

@@ -13,19 +13,24 @@ import { limits } from '../wire/message.ts';
 import { ClockAlignment } from './clock.ts';
 import { ControlLink, type Unsolicited } from './control-link.ts';
 import { EventBatch } from './event-batch.ts';
+import { freePages } from './guest-pages.ts';
 import { type Established, establish, greet, type Hello } from './handshake.ts';
 import type { Beating } from './heartbeat.ts';
 import { hexOf, type Incarnation } from './incarnation.ts';
+import { InlineFeed } from './inline-feed.ts';
 import { type LoadedProbe, type PointState, pointStates } from './probe-state.ts';
 import { ProbeTable } from './probe-table.ts';
 import { type PushResult, push } from './push.ts';
 import { RegionNotices } from './region-notices.ts';
+import type { RelayPlace } from './relay-backend.ts';
 import { salvage } from './salvage.ts';
 import type { SessionOptions } from './session-options.ts';
 
 /** Questions without an answer after which the guest counts as silent, and after which nothing it was asked is waited for any more. */
 const silentAfter = 3;
 const giveUpAfter = 10;
+/** ENOTCONN: the frontend has no session. */
+const notConnected = -107;
 const firstPings = 5;
 const helloPingLimitMs = 5_000;
 const unloadTimeLimitMs = 30_000;
@@ -39,7 +44,7 @@ export const kernelPanic = 'kernel panic';
 export class GuestSession implements Beating {
   readonly hello: Hello;
   readonly incarnation: Incarnation;
-  readonly region: ProvidedRegion;
+  readonly place: RelayPlace;
   readonly resumed: boolean;
   readonly clock = new ClockAlignment();
   readonly probes: ProbeTable;
@@ -48,6 +53,7 @@ export class GuestSession implements Beating {
   readonly #epoch: bigint;
   readonly #batch: EventBatch;
   readonly #doorbell: Doorbell | undefined;
+  readonly #feed: InlineFeed;
   #relay: RelayReader | undefined;
   /** The guest's heartbeat at the last look, and when that was. */
   #heartbeatNs = 0;
@@ -62,11 +68,17 @@ export class GuestSession implements Beating {
   /** Pushes and unloads happen one after the other. */
   #turn: Promise<unknown> = Promise.resolve();
 
-  private constructor(options: SessionOptions, link: ControlLink, established: Established) {
+  private constructor(
+    options: SessionOptions,
+    link: ControlLink,
+    established: Established,
+    feed: InlineFeed,
+  ) {
+    this.#feed = feed;
     this.#options = options;
     this.#link = link;
     this.hello = established.hello;
-    this.region = established.region;
+    this.place = established.place;
     this.resumed = established.resumed;
     this.#epoch = established.epoch;
     this.#doorbell = established.doorbell;
@@ -88,12 +100,16 @@ export class GuestSession implements Beating {
       throw new VesperError('SESSION_ENDED', `${machine.name}: the service stops`);
     }
     const notices = new RegionNotices(machine.name);
+    const feed = new InlineFeed();
     let session: GuestSession | undefined;
-    let doorbell: Doorbell | undefined;
+    let half: Established | undefined;
     const link = new ControlLink(channel, machine.name, {
       unsolicited: (frame) => {
         if (frame.name === 'region') notices.note(frame.payload);
-        else if (session !== undefined) session.#unsolicited(frame);
+        else if (frame.name === 'records') {
+          feed.take(frame);
+          session?.wake();
+        } else if (session !== undefined) session.#unsolicited(frame);
       },
       closed: (reason) => {
         notices.abandon(reason);
@@ -110,17 +126,22 @@ export class GuestSession implements Beating {
         hello,
         notices,
         regionBytes: options.regionBytes,
+        backend: options.backend,
+        feed,
+        log,
         salvage: (region, left) => salvage(options, region, left),
         onRing: () => session?.wake(),
       });
-      doorbell = established.doorbell;
-      session = new GuestSession(options, link, established);
+      half = established;
+      session = new GuestSession(options, link, established, feed);
       // Before the first record is read: which probe has which slot, and what time it is in the guest.
       await session.#recover();
       for (let round = 0; round < firstPings; round += 1) await session.#ping(helloPingLimitMs);
       session.#start(established);
     } catch (thrown) {
-      doorbell?.close();
+      half?.doorbell?.close();
+      half?.place.close();
+      feed.close();
       link.close();
       throw thrown;
     } finally {
@@ -136,6 +157,10 @@ export class GuestSession implements Beating {
   /** Of the rings; the frontend keeps it until they are laid out anew. */
   get epoch(): bigint {
     return this.#epoch;
+  }
+
+  get region(): ProvidedRegion {
+    return this.place.region;
   }
 
   get channelDescription(): string {
@@ -275,6 +300,11 @@ export class GuestSession implements Beating {
         `${this.incarnation.guest}: the frontend could not stop the relay: ${errnoName(payload.error)}`,
       );
     }
+    if (this.place.backend === 'guest-pages') {
+      this.#relay?.drainToEnd();
+      this.#relay?.close();
+      await freePages(this.#link);
+    }
     this.end('deactivated');
   }
 
@@ -287,6 +317,8 @@ export class GuestSession implements Beating {
     const { panicMessage } = this.#batch;
     const why = panicMessage === undefined ? reason : `${kernelPanic}: ${panicMessage}`;
     this.#relay?.close();
+    this.place.close();
+    this.#feed.close();
     this.#doorbell?.close();
     this.#link.close();
     this.#options.events.ended(why);
@@ -298,15 +330,17 @@ export class GuestSession implements Beating {
     return mine;
   }
 
-  #start({ region, layout, epoch }: Established): void {
+  #start({ place: { region }, layout, epoch }: Established): void {
     const { relays, log, heartbeat, events } = this.#options;
     const { guest } = this.incarnation;
     this.#relay = relays.open({
       path: region.path,
+      ram: region.ram,
       layout,
       epoch,
       token: region.token,
       onBatch: (batch) => this.#deliver(batch),
+      onRelease: this.place.backend === 'inline' ? () => this.#feed.released() : undefined,
       onQuarantine: ({ cpu, critical, fault }) => {
         const ring = critical ? 'critical' : 'other';
         log.error(
@@ -423,6 +457,10 @@ export class GuestSession implements Beating {
       this.#missed = 0;
     } catch (thrown) {
       if (this.#ended) return;
+      if (thrown instanceof VesperError && thrown.data['errno'] === notConnected) {
+        this.end('the frontend ended the session: nothing had been read from the channel for too long');
+        return;
+      }
       this.#missed += 1;
       if (this.#missed === silentAfter) this.#fallSilent(messageOf(thrown));
       // The channel of a frontend that lives answers whatever else it does: also while a module is being loaded.
@@ -470,6 +508,7 @@ export class GuestSession implements Beating {
         );
         break;
       case 'region':
+      case 'records':
         break;
     }
   }

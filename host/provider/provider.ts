@@ -3,6 +3,7 @@
 /** The only VMM-dependent seam: how to find guests and give them a channel and shared memory. */
 
 import type { Channel } from '../channel/channel.ts';
+import type { RegionRam } from '../relay/native.ts';
 
 export type MachineState = 'running' | 'paused' | 'stopped';
 
@@ -28,8 +29,10 @@ export interface ProvidedDoorbell {
 
 /** A region given to a guest: a file both sides map. */
 export interface ProvidedRegion {
-  /** Open this to map it. */
+  /** Open this to map it; with `ram` what messages call it. */
   readonly path: string;
+  /** It lies in the guest's own memory. */
+  readonly ram?: RegionRam | undefined;
   readonly bytes: number;
   /** 16 random bytes stamped into its header: how the frontend tells which region it is. */
   readonly token: Uint8Array;
@@ -37,6 +40,16 @@ export interface ProvidedRegion {
   readonly doorbell?: ProvidedDoorbell | undefined;
   /** The guest had overwritten the stamp: a frontend that booted since does not know the region. */
   readonly restamped?: true;
+}
+
+/** The RAM of a machine, in a file that other processes can map. */
+export interface SharedRam {
+  /** For messages. */
+  readonly description: string;
+  readonly fd: number;
+  /** Where a piece of guest physical memory lies in the file; undefined: not in it, or not in one piece. */
+  offsetOf(address: bigint, bytes: bigint): number | undefined;
+  close(): void;
 }
 
 export interface MachineDescription {
@@ -58,6 +71,13 @@ export interface Machine extends MachineDescription {
   provideRegion(bytes: number): Promise<ProvidedRegion>;
   /** Unplugs the region and removes its file; resolves when the guest let go. No-op where there is none. */
   withdrawRegion(): Promise<void>;
+  /**
+   * A region's file (0600), stamped, that no device shows to the guest: the host keeps in it what the guest sends. Where a former
+   * service left one it is returned as it is.
+   */
+  provideShadow(bytes: number): Promise<ProvidedRegion>;
+  /** Opens the machine's RAM; throws PROVIDER with the reason where it is not shared. The caller closes it. */
+  sharedRam(): Promise<SharedRam>;
   /** Unplugs everything VESPER plugged: the guest's hardware is as it was. Of a machine that is gone, removes its files. */
   release(): Promise<void>;
 }

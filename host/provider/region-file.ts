@@ -142,11 +142,24 @@ export async function removeRegion(path: string): Promise<void> {
 
 /** Remove what former regions of the same prefix left behind. */
 export async function removeRegionFiles(prefix: string): Promise<void> {
+  await Promise.all((await filesOf(prefix)).map((path) => rm(path, { force: true })));
+}
+
+/** The region of that prefix that a former service left, or a new one. Throws as `createRegionFile`. */
+export async function keptRegionFile(prefix: string, bytes: number): Promise<ProvidedRegion> {
+  for (const path of await filesOf(prefix)) {
+    const region = await readRegionFile(path);
+    if (region?.bytes === bytes) return region;
+  }
+  await removeRegionFiles(prefix);
+  return createRegionFile(prefix, bytes);
+}
+
+async function filesOf(prefix: string): Promise<string[]> {
   const folder = dirname(prefix);
   const names = await readdir(folder).catch(() => []);
   const ours = `${basename(prefix)}-`;
-  const stale = names.filter(
-    (name) => name.startsWith(ours) && /^[0-9a-f]{8}$/.test(regionOf(name).slice(ours.length)),
-  );
-  await Promise.all(stale.map((name) => rm(join(folder, name), { force: true })));
+  return names
+    .filter((name) => name.startsWith(ours) && /^[0-9a-f]{8}$/.test(regionOf(name).slice(ours.length)))
+    .map((name) => join(folder, name));
 }

@@ -6,7 +6,13 @@ import { messageOf, VesperError } from '../error.ts';
 import { RelayBatch } from './batch.ts';
 import type { RegionLayout } from './layout.ts';
 import { namedStatistics, type RingStatistics } from './loss.ts';
-import { loadRelayAddon, type NativeRegion, type RelayAddon, statisticsPerRing } from './native.ts';
+import {
+  loadRelayAddon,
+  type NativeRegion,
+  type RegionRam,
+  type RelayAddon,
+  statisticsPerRing,
+} from './native.ts';
 
 /**
  * `delivered`: a reader released it while the guest lived, and it was not overwritten since. `published`: nobody released
@@ -15,8 +21,9 @@ import { loadRelayAddon, type NativeRegion, type RelayAddon, statisticsPerRing }
 export type BlackBoxPart = 'delivered' | 'published' | 'unpublished';
 
 export interface BlackBoxOptions {
-  /** The region file. */
+  /** The region file; with `ram` only what messages call it. */
   readonly path: string;
+  readonly ram?: RegionRam | undefined;
   readonly layout: RegionLayout;
   readonly epoch: bigint;
   /** Takes the rows of the batch before it returns; the batch is used again. */
@@ -46,10 +53,11 @@ export function blackBox(options: BlackBoxOptions): readonly RingStatistics[] {
   }
 }
 
-function open(addon: RelayAddon, { path, layout, epoch }: BlackBoxOptions): NativeRegion {
+function open(addon: RelayAddon, { path, ram, layout, epoch }: BlackBoxOptions): NativeRegion {
   try {
     const { regionBytes, rings } = layout;
-    return new addon.Region(path, { bytes: regionBytes, epoch, rings, resume: true, readOnly: true });
+    const options = { pieces: ram?.pieces, bytes: regionBytes, epoch, rings, resume: true, readOnly: true };
+    return new addon.Region(ram?.fd ?? path, options);
   } catch (cause) {
     throw new VesperError('RELAY', `the relay region ${path} cannot be read: ${messageOf(cause)}`, {
       cause,

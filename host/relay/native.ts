@@ -17,6 +17,20 @@ import { fileURLToPath } from 'node:url';
 import { messageOf, VesperError } from '../error.ts';
 import type { RingLayout } from './layout.ts';
 
+/** In bytes, both multiples of the page. */
+export interface FilePiece {
+  readonly offset: number;
+  readonly bytes: number;
+}
+
+/** A region that lies in parts of a file: of the RAM of its guest. */
+export interface RegionRam {
+  /** Open for reading and writing, by whoever provided it. */
+  readonly fd: number;
+  /** In the order of the region's bytes. */
+  readonly pieces: readonly FilePiece[];
+}
+
 export interface RegionOptions {
   /** How much to map; the file has to be at least as long. */
   readonly bytes: number;
@@ -24,6 +38,8 @@ export interface RegionOptions {
   readonly rings: readonly RingLayout[];
   /** Go on where the last reader of this epoch released. Otherwise from position 0. */
   readonly resume?: boolean;
+  /** Parts of the file that make up the region, in its order; otherwise it is the file's beginning. */
+  readonly pieces?: readonly FilePiece[] | undefined;
   /** For the regions of dead guests: drains and scans, and changes nothing. */
   readonly readOnly?: boolean;
 }
@@ -132,6 +148,8 @@ export interface RelayAddon {
   ) => NativeRegionServer;
   /** A named pipe, mode 0600. */
   makeDoorbell(path: string): void;
+  /** Process id of whoever listened at the other end of a connected unix socket. */
+  peerProcess(fd: number): number;
   /** Offsets compiled into the reader. */
   readonly layout: Readonly<Record<string, number>>;
 }
@@ -150,6 +168,7 @@ export const faultNames = [
   'padding',
   'sequence',
   'truncated',
+  'header',
 ] as const;
 export type Fault = (typeof faultNames)[number];
 

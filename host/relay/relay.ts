@@ -8,19 +8,22 @@ import type { RelayBatch } from './batch.ts';
 import type { RelayHub } from './hub.ts';
 import { differencesOf, type RegionLayout } from './layout.ts';
 import { type LossReport, lossReport, namedStatistics, type RingStatistics } from './loss.ts';
-import { type NativeRegion, statisticsFields, statisticsPerRing } from './native.ts';
+import { type NativeRegion, type RegionRam, statisticsFields, statisticsPerRing } from './native.ts';
 
 export type { RelayBatch } from './batch.ts';
 
 export interface RelayOptions {
-  /** The region file. */
+  /** The region file; with `ram` only what messages call it. */
   readonly path: string;
+  readonly ram?: RegionRam | undefined;
   readonly layout: RegionLayout;
   readonly epoch: bigint;
   /** Stamped into the region; undefined: not compared. */
   readonly token?: Uint8Array;
   /** Takes the rows of the batch before it returns; the batch is used again. */
   readonly onBatch: (batch: RelayBatch) => void;
+  /** Records were given back to the guest: the tails of some rings have moved on. */
+  readonly onRelease?: (() => void) | undefined;
   /** A ring was found broken and is no longer read; called once for each. */
   readonly onQuarantine?: (ring: RingStatistics) => void;
   /** The guest overwrote the host's half of the ring's block, which is written anew; called once for each. */
@@ -101,13 +104,14 @@ export class Relay implements RelayReader {
   #takenAtLook = 0;
 
   constructor(hub: RelayHub, options: RelayOptions) {
-    const { path, layout, epoch } = options;
+    const { path, ram, layout, epoch } = options;
     this.#hub = hub;
     this.#options = options;
     this.#raw = new Float64Array(layout.rings.length * statisticsPerRing);
     this.#header = Buffer.alloc(layout.headerBytes);
     try {
-      this.region = new hub.addon.Region(path, {
+      this.region = new hub.addon.Region(ram?.fd ?? path, {
+        pieces: ram?.pieces,
         bytes: layout.regionBytes,
         epoch,
         rings: layout.rings,
@@ -184,7 +188,10 @@ export class Relay implements RelayReader {
     if (count > 0) {
       this.#deliver(batch);
       // The handler may have closed the relay.
-      if (!this.region.closed) this.region.release();
+      if (!this.region.closed) {
+        this.region.release();
+        this.#options.onRelease?.();
+      }
     }
     this.#taken += count;
     this.#sinceLook += count;

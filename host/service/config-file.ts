@@ -6,6 +6,7 @@ import { readFileSync } from 'node:fs';
 import { type Document, isMap, isNode, isPair, LineCounter, parseDocument } from 'yaml';
 import { z } from 'zod';
 import { messageOf, VesperError } from '../error.ts';
+import { relayBackends } from '../guest/relay-backend.ts';
 import { logLevels } from '../log.ts';
 import { nearest } from './nearest.ts';
 
@@ -55,6 +56,11 @@ const level = parsed(
   `write one of ${logLevels.join(', ')}`,
 );
 
+const relayBackend = parsed(
+  (written) => relayBackends.find((one) => one === written),
+  `write one of ${relayBackends.join(', ')}`,
+);
+
 const guestName = parsed(
   (written) => (written !== '' && !written.includes('=') ? written : undefined),
   'write the name of a guest',
@@ -96,6 +102,7 @@ const schema = z.strictObject({
     .default({}),
   api: z.strictObject({ group: text.optional(), mode: fileMode.optional() }).default({}),
   region: z.strictObject({ size: regionSize.optional() }).default({}),
+  relay: z.strictObject({ backend: relayBackend.optional() }).default({}),
   metrics: z.strictObject({ listen: text.optional() }).default({}),
   black_box: z.strictObject({ keep: duration.optional() }).default({}),
   log: z.strictObject({ level: level.optional() }).default({}),

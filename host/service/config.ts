@@ -3,6 +3,7 @@
 /** Where a service keeps and offers its things, and how large a relay it gives a guest. */
 
 import { join } from 'node:path';
+import type { RelayBackend } from '../guest/relay-backend.ts';
 import { heartbeatMs } from '../wire/region.ts';
 import type { ProbeRule } from './config-file.ts';
 
@@ -15,6 +16,8 @@ export interface ServiceConfig {
   readonly catalogueRoots: readonly string[];
   /** Of a guest's region, in bytes; a power of two. */
   readonly regionBytes: number;
+  /** The only one that is used; otherwise the best that a guest can do. */
+  readonly relayBackend?: RelayBackend | undefined;
   readonly heartbeatMs: number;
   /** Of the API's socket. Default: the group of the service, 0660. */
   readonly api?: { readonly group?: string | undefined; readonly mode?: number | undefined };

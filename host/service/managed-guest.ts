@@ -203,6 +203,7 @@ export class ManagedGuest {
         log,
         regionBytes: config.regionBytes,
         heartbeat,
+        backend: config.relayBackend,
         imageOf: (sha256) => images.bySha256(sha256),
         remembered: memory.load(machine.uuid),
         events: {

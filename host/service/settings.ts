@@ -6,6 +6,7 @@ import { existsSync } from 'node:fs';
 import { join } from 'node:path';
 import { isDeepStrictEqual } from 'node:util';
 import { VesperError } from '../error.ts';
+import type { RelayBackend } from '../guest/relay-backend.ts';
 import type { LogLevel } from '../log.ts';
 import {
   defaultHeartbeatMs,
@@ -29,6 +30,7 @@ export interface Given {
   readonly catalogue: readonly string[];
   /** Of a guest's region. */
   readonly regionBytes: number | undefined;
+  readonly relayBackend: RelayBackend | undefined;
   /** Where the page for Prometheus is offered over TCP, `HOST:PORT`. */
   readonly metrics: string | undefined;
   readonly logLevel: string | undefined;
@@ -69,7 +71,7 @@ function settingsOf(
   file: ConfigFile,
   builtCatalogue: readonly string[],
 ): Settings {
-  const { directories, api, region, metrics, black_box: blackBox, log, probes, providers } = file;
+  const { directories, api, region, relay, metrics, black_box: blackBox, log, probes, providers } = file;
   const runDirectory = given.runDirectory ?? directories.run ?? defaultRunDirectory();
   const monitors = Object.entries(
     Object.keys(given.monitors).length > 0 ? given.monitors : (providers.qemu?.monitors ?? {}),
@@ -100,6 +102,7 @@ function settingsOf(
       stateDirectory: given.stateDirectory ?? directories.state ?? defaultStateDirectory(),
       catalogueRoots: catalogue ?? builtCatalogue,
       regionBytes: given.regionBytes ?? region.size ?? defaultRegionBytes,
+      relayBackend: given.relayBackend ?? relay.backend,
       heartbeatMs: defaultHeartbeatMs,
       api,
       probes,
@@ -120,13 +123,14 @@ export function requireProvider({ qemu, file }: Settings): QemuSettings {
 /** Keys of the file that changed and that a running service does not take up. */
 export function needRestart(before: Settings, after: Settings): readonly string[] {
   const parts = (settings: Settings): Readonly<Record<string, unknown>> => {
-    const { runDirectory, stateDirectory, catalogueRoots, regionBytes, api } = settings.service;
+    const { runDirectory, stateDirectory, catalogueRoots, regionBytes, relayBackend, api } = settings.service;
     const { runtimeDirectory: _, regionDirectory, blackBoxKeptMs, ...qemu } = settings.qemu ?? {};
     return {
       providers: qemu,
       directories: [runDirectory, stateDirectory, catalogueRoots, regionDirectory],
       api,
       region: regionBytes,
+      relay: relayBackend,
       black_box: blackBoxKeptMs,
       metrics: settings.metrics,
     };

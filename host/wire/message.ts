@@ -25,6 +25,8 @@ export const limits = {
   ARGS_MAX: { value: 4096, doc: 'longest argument string, in bytes, without its NUL' },
   SLOTS: { value: 64, doc: 'probe slots of one guest: 0 … SLOTS-1' },
   POINTS_MAX: { value: 32, doc: 'most probe points one probe can report' },
+  PAGES_MAX: { value: 64 << 20, doc: 'largest region in memory of the guest, in bytes' },
+  PIECES_MAX: { value: 256, doc: 'most pieces of guest memory that make up one region' },
 } as const;
 
 export const frameHeader = struct('vesper_frame', 'Header of every frame.', {
@@ -92,9 +94,15 @@ export const probeStatus = struct('vesper_probe_status', 'One probe known to the
   lost: u64('records lost since loading'),
 });
 
+/** A piece of a region that lies in guest pages, in the tail of pages. */
+export const piece = struct('vesper_piece', 'Guest memory in one piece.', {
+  address: u64('guest physical address, a multiple of the page'),
+  bytes: u64('a multiple of the page'),
+});
+
 const empty = (name: string, doc: string) => struct(name, doc, { reserved: u64('zero') });
 
-export type Tail = 'none' | 'text' | 'bytes' | 'points' | 'probes';
+export type Tail = 'none' | 'text' | 'bytes' | 'points' | 'probes' | 'pieces';
 
 interface MessageDefinition {
   readonly type: number;
@@ -397,6 +405,54 @@ export const messages = {
       type: u32('type of the refused frame'),
       min_version: u16('lowest protocol version the frontend speaks'),
       max_version: u16('highest protocol version the frontend speaks'),
+      reserved: u32('zero'),
+    }),
+  },
+  pages_request: {
+    type: 27,
+    from: 'host',
+    tail: 'none',
+    doc: 'Asks for a region in guest pages. Rings that are active in one are kept, and that one is the answer. Reply: pages.',
+    payload: struct('vesper_pages_request', 'Asks for a region in guest pages.', {
+      bytes: u64('size; 0: the host has unmapped the region, and it may be freed'),
+      token: bytes(16, 'for its header'),
+    }),
+  },
+  pages: {
+    type: 28,
+    from: 'guest',
+    tail: 'pieces',
+    doc: "Reply to pages_request: the region's pieces in the order of its bytes. One without active rings begins with a header that the guest stamped, each further piece with vesper_piece_check: proof that the host maps what the guest meant.",
+    payload: struct('vesper_pages', 'Where a region in guest pages lies.', {
+      error: s32('0 or negative errno'),
+      pieces: u32('entries of the tail'),
+      bytes: u64('all pieces together'),
+      token: bytes(16, 'in its header'),
+    }),
+  },
+  records: {
+    type: 29,
+    from: 'guest',
+    tail: 'bytes',
+    doc: 'Unsolicited, inline backend: what a ring holds, and its counters. The tail is a piece of its data area, of whole records; it may be empty.',
+    payload: struct('vesper_records', 'A piece of a ring.', {
+      epoch: u64('epoch of the rings'),
+      position: u64('where the tail begins, in bytes since the epoch began'),
+      attempts: u64('records tried in this ring'),
+      lost: u64('records not written because the ring was full'),
+      ring: u32('number of the ring'),
+      reserved: u32('zero'),
+    }),
+  },
+  consumed: {
+    type: 30,
+    from: 'host',
+    tail: 'none',
+    doc: 'Inline backend: the host delivered a ring up to there; the guest may overwrite it. No reply.',
+    payload: struct('vesper_consumed', 'The host has read a ring.', {
+      epoch: u64('epoch of the rings'),
+      tail: u64('bytes read since the epoch began'),
+      ring: u32('number of the ring'),
       reserved: u32('zero'),
     }),
   },

@@ -56,13 +56,13 @@ export const ringKinds = {
 
 export const regionHeader = struct(
   'vesper_region',
-  'Header page of the region; the host writes the first line, the guest the rest.',
+  'Header page of the region; who makes the region writes the first line, the guest the rest.',
   {
-    magic: u64('VESPER_REGION_MAGIC, written by the host'),
-    layout_version: u32('written by the host'),
+    magic: u64('VESPER_REGION_MAGIC, written by the maker: the host, or in guest pages the guest'),
+    layout_version: u32('written by the maker'),
     reserved: u32('zero'),
-    region_bytes: u64('written by the host'),
-    token: bytes(16, 'written by the host: which region this is'),
+    region_bytes: u64('written by the maker'),
+    token: bytes(16, 'written by the maker: which region this is'),
     epoch: u64('session epoch of the rings'),
     boot_id: bytes(16, 'boot of the guest that wrote the rings'),
     header_bytes: u32('header and directory, a multiple of the page'),
@@ -70,6 +70,16 @@ export const regionHeader = struct(
     cpu_count: u32('possible CPUs of the guest'),
     state: u32('enum vesper_region_state'),
     heartbeat_ns: u64('CLOCK_BOOTTIME of the guest at its last heartbeat; 0: none in this epoch yet'),
+  },
+);
+
+/** Until the rings are laid out. */
+export const pieceCheck = struct(
+  'vesper_piece_check',
+  'At the beginning of each piece of guest pages but the first.',
+  {
+    token: bytes(16, "as in the region's header"),
+    index: u64('of the piece, from 1 on'),
   },
 );
 

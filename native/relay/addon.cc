@@ -2,6 +2,7 @@
 #include <napi.h>
 
 #include "batch.h"
+#include "peer.h"
 #include "region.h"
 #include "region_server.h"
 #include "watcher.h"
@@ -13,16 +14,27 @@ namespace {
 // What the reader believes about the layout, for the test that compares it with host/wire/region.ts.
 Napi::Object layout(Napi::Env env) {
   const std::pair<const char*, double> values[] = {
-      {"pageBytes", kPageBytes},           {"ringBlockBytes", kRingBlockBytes},
-      {"ringMinBytes", kRingMinBytes},     {"blockHead", kBlockHead},
-      {"blockAttempts", kBlockAttempts},   {"blockLost", kBlockLost},
-      {"blockTail", kBlockTail},           {"blockNeedWakeup", kBlockNeedWakeup},
-      {"blockJournal", kBlockJournal},     {"recordTag", kRecordTag},
-      {"recordLength", kRecordLength},     {"recordSlot", kRecordSlot},
-      {"recordEvent", kRecordEvent},       {"recordCpu", kRecordCpu},
-      {"recordFlags", kRecordFlags},       {"recordTime", kRecordTime},
-      {"recordSequence", kRecordSequence}, {"recordHeaderBytes", kRecordHeaderBytes},
-      {"recordAlign", kRecordAlign},       {"recordMaxBytes", kRecordMaxBytes},
+      {"regionEpoch", kRegionEpoch},
+      {"pageBytes", kPageBytes},
+      {"ringBlockBytes", kRingBlockBytes},
+      {"ringMinBytes", kRingMinBytes},
+      {"blockHead", kBlockHead},
+      {"blockAttempts", kBlockAttempts},
+      {"blockLost", kBlockLost},
+      {"blockTail", kBlockTail},
+      {"blockNeedWakeup", kBlockNeedWakeup},
+      {"blockJournal", kBlockJournal},
+      {"recordTag", kRecordTag},
+      {"recordLength", kRecordLength},
+      {"recordSlot", kRecordSlot},
+      {"recordEvent", kRecordEvent},
+      {"recordCpu", kRecordCpu},
+      {"recordFlags", kRecordFlags},
+      {"recordTime", kRecordTime},
+      {"recordSequence", kRecordSequence},
+      {"recordHeaderBytes", kRecordHeaderBytes},
+      {"recordAlign", kRecordAlign},
+      {"recordMaxBytes", kRecordMaxBytes},
       {"recordPad", kRecordPad},
   };
   auto object = Napi::Object::New(env);
@@ -36,6 +48,7 @@ Napi::Object init(Napi::Env env, Napi::Object exports) {
   exports.Set("Watcher", Watcher::define(env));
   exports.Set("RegionServer", RegionServer::define(env));
   exports.Set("makeDoorbell", Napi::Function::New(env, make_doorbell, "makeDoorbell"));
+  exports.Set("peerProcess", Napi::Function::New(env, peer_process, "peerProcess"));
   exports.Set("layout", layout(env));
   return exports;
 }

@@ -7,10 +7,12 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <mutex>
 
 #include "system_error.h"
+#include "wire_layout.h"
 
 namespace vesper::relay {
 
@@ -90,6 +92,39 @@ void release_guard(BusGuard* guard) {
   guard->used.store(false);
 }
 
+std::uint64_t size_of(const File& file) {
+  struct stat status {};
+  if (fstat(file.fd(), &status) != 0) throw SystemError(errno, "fstat", "cannot inspect the region file");
+  if (!S_ISREG(status.st_mode)) throw SystemError(EINVAL, "fstat", "the region is not a regular file");
+  return static_cast<std::uint64_t>(status.st_size);
+}
+
+int protection_of(const File& file) {
+  return (fcntl(file.fd(), F_GETFL) & O_ACCMODE) == O_RDWR ? PROT_READ | PROT_WRITE : PROT_READ;
+}
+
+// A guest made the list up.
+void check_pieces(std::vector<Piece> pieces, std::uint64_t bytes, std::uint64_t file_bytes) {
+  const auto refuse = [](int error, const char* why) { throw SystemError(error, "mmap", why); };
+  if (pieces.empty() || pieces.size() > kPiecesMax) refuse(EINVAL, "a region has 1 … 256 pieces");
+  std::uint64_t total = 0;
+  for (const Piece& piece : pieces) {
+    if (piece.bytes == 0 || piece.bytes % kPageBytes != 0 || piece.offset % kPageBytes != 0) {
+      refuse(EINVAL, "a piece of a region is not of whole pages");
+    }
+    if (piece.offset > file_bytes || piece.bytes > file_bytes - piece.offset) {
+      refuse(ERANGE, "a piece of a region does not lie in the file");
+    }
+    if (piece.bytes > bytes - total) refuse(EINVAL, "the pieces of a region are longer than the region");
+    total += piece.bytes;
+  }
+  if (total != bytes) refuse(EINVAL, "the pieces of a region are shorter than the region");
+  std::sort(pieces.begin(), pieces.end(), [](const Piece& a, const Piece& b) { return a.offset < b.offset; });
+  for (std::size_t i = 1; i < pieces.size(); ++i) {
+    if (pieces[i].offset < pieces[i - 1].offset + pieces[i - 1].bytes) refuse(EINVAL, "pieces of a region overlap");
+  }
+}
+
 }  // namespace
 
 File::File(const std::string& path, bool writable)
@@ -104,22 +139,42 @@ File::File(int fd) : fd_(fcntl(fd, F_DUPFD_CLOEXEC, 0)) {
 File::~File() { close(fd_); }
 
 Mapping::Mapping(const File& file, std::uint64_t bytes) : bytes_(bytes) {
-  struct stat status {};
-  if (fstat(file.fd(), &status) != 0) throw SystemError(errno, "fstat", "cannot inspect the region file");
-  if (!S_ISREG(status.st_mode)) throw SystemError(EINVAL, "fstat", "the region is not a regular file");
-  if (bytes == 0 || static_cast<std::uint64_t>(status.st_size) < bytes) {
+  const std::uint64_t size = size_of(file);
+  if (bytes == 0 || size < bytes) {
     throw SystemError(ERANGE, "fstat",
-                      "the region file has " + std::to_string(status.st_size) + " bytes, not " + std::to_string(bytes));
+                      "the region file has " + std::to_string(size) + " bytes, not " + std::to_string(bytes));
   }
   install_handler();
-  const bool writable = (fcntl(file.fd(), F_GETFL) & O_ACCMODE) == O_RDWR;
-  void* mapped = mmap(nullptr, bytes, writable ? PROT_READ | PROT_WRITE : PROT_READ, MAP_SHARED, file.fd(), 0);
+  void* mapped = mmap(nullptr, bytes, protection_of(file), MAP_SHARED, file.fd(), 0);
   if (mapped == MAP_FAILED) throw SystemError(errno, "mmap", "cannot map the region file");
   base_ = static_cast<std::uint8_t*>(mapped);
-  const auto begin = reinterpret_cast<std::uintptr_t>(mapped);
-  guard_ = claim_guard(begin, begin + bytes);
+  guard();
+}
+
+Mapping::Mapping(const File& file, std::uint64_t bytes, const std::vector<Piece>& pieces) : bytes_(bytes) {
+  check_pieces(pieces, bytes, size_of(file));
+  install_handler();
+  void* reserved = mmap(nullptr, bytes, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  if (reserved == MAP_FAILED) throw SystemError(errno, "mmap", "cannot find room for the region");
+  base_ = static_cast<std::uint8_t*>(reserved);
+  std::uint8_t* at = base_;
+  for (const Piece& piece : pieces) {
+    const auto offset = static_cast<off_t>(piece.offset);
+    if (mmap(at, piece.bytes, protection_of(file), MAP_SHARED | MAP_FIXED, file.fd(), offset) == MAP_FAILED) {
+      const int error = errno;
+      munmap(base_, bytes_);
+      throw SystemError(error, "mmap", "cannot map a piece of the region");
+    }
+    at += piece.bytes;
+  }
+  guard();
+}
+
+void Mapping::guard() {
+  const auto begin = reinterpret_cast<std::uintptr_t>(base_);
+  guard_ = claim_guard(begin, begin + bytes_);
   // Only where the reader has something to say may it write, so that a mistake of ours cannot harm the guest's half.
-  if (writable) mprotect(mapped, bytes, PROT_READ);
+  mprotect(base_, bytes_, PROT_READ);
 }
 
 Mapping::~Mapping() {

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <optional>
 #include <vector>
 
 #include "batch.h"
@@ -48,10 +49,32 @@ std::vector<RingGeometry> geometry_of(const Napi::Object& options) {
   return rings;
 }
 
-std::shared_ptr<Mapping> map_file(const Napi::Value& file, std::uint64_t bytes, bool writable) {
-  if (file.IsNumber()) return std::make_shared<Mapping>(File(file.As<Napi::Number>().Int32Value()), bytes);
+std::optional<std::vector<Piece>> pieces_of(const Napi::Object& options) {
+  const Napi::Value value = options.Get("pieces");
+  if (value.IsUndefined()) return std::nullopt;
+  if (!value.IsArray()) throw js_error(options.Env(), "EINVAL", "pieces has to be an array");
+  const Napi::Array list = value.As<Napi::Array>();
+  if (list.Length() > kPiecesMax) throw js_error(options.Env(), "EINVAL", "a region has 1 … 256 pieces");
+  std::vector<Piece> pieces;
+  for (std::uint32_t i = 0; i < list.Length(); ++i) {
+    const Napi::Value entry = list.Get(i);
+    if (!entry.IsObject()) throw js_error(options.Env(), "EINVAL", "a piece has to be an object");
+    const Napi::Object piece = entry.As<Napi::Object>();
+    pieces.push_back({.offset = whole_number(piece, "offset"), .bytes = whole_number(piece, "bytes")});
+  }
+  return pieces;
+}
+
+std::shared_ptr<Mapping> map_file(const File& file, std::uint64_t bytes,
+                                  const std::optional<std::vector<Piece>>& pieces) {
+  return pieces ? std::make_shared<Mapping>(file, bytes, *pieces) : std::make_shared<Mapping>(file, bytes);
+}
+
+std::shared_ptr<Mapping> map_region(const Napi::Value& file, std::uint64_t bytes,
+                                    const std::optional<std::vector<Piece>>& pieces, bool writable) {
+  if (file.IsNumber()) return map_file(File(file.As<Napi::Number>().Int32Value()), bytes, pieces);
   if (!file.IsString()) throw std::invalid_argument("a region file is a path or a file descriptor");
-  return std::make_shared<Mapping>(File(file.As<Napi::String>().Utf8Value(), writable), bytes);
+  return map_file(File(file.As<Napi::String>().Utf8Value(), writable), bytes, pieces);
 }
 
 // The pages of the control blocks: all the host ever writes to.
@@ -104,14 +127,16 @@ Region::Region(const Napi::CallbackInfo& info) : Napi::ObjectWrap<Region>(info) 
   bool lossless = false;
   const std::uint64_t epoch_number = epoch.As<Napi::BigInt>().Uint64Value(&lossless);
   const std::vector<RingGeometry> rings = geometry_of(options);
+  const auto pieces = pieces_of(options);
   const bool resume = flag(options, "resume");
   writable_ = !flag(options, "readOnly");
 
   guarded(env, [&] {
-    auto mapping = map_file(info[0], bytes, writable_);
+    auto mapping = map_region(info[0], bytes, pieces, writable_);
     // Checks the geometry before anything is made writable.
-    auto reader = std::make_shared<RegionReader>(RegionMemory{mapping->base(), bytes, &mapping->truncated(), mapping},
-                                                 rings, epoch_number, resume);
+    auto reader = std::make_shared<RegionReader>(
+        RegionMemory{mapping->base(), bytes, &mapping->truncated(), mapping, pieces.has_value()}, rings, epoch_number,
+        resume);
     if (writable_) allow_control_blocks(*mapping, rings);
     mapping_ = std::move(mapping);
     reader_ = std::move(reader);

@@ -22,7 +22,7 @@ bool inside(const RingGeometry& ring, std::uint64_t bytes) {
 
 RegionReader::RegionReader(RegionMemory memory, const std::vector<RingGeometry>& geometry, std::uint64_t epoch,
                            bool resume)
-    : memory_(std::move(memory)) {
+    : memory_(std::move(memory)), epoch_(epoch) {
   if (geometry.size() > UINT16_MAX) throw std::invalid_argument("too many rings");
   for (const RingGeometry& ring : geometry) {
     if (!inside(ring, memory_.bytes)) throw std::invalid_argument("a ring does not lie inside the region");
@@ -52,7 +52,16 @@ void RegionReader::drain_group(Columns& out, const Group& group, std::size_t& tu
   }
 }
 
+bool RegionReader::still_ours() {
+  if (!memory_.in_ram) return true;
+  const auto* epoch = reinterpret_cast<const std::uint64_t*>(memory_.base + kRegionEpoch);
+  if (__atomic_load_n(epoch, __ATOMIC_RELAXED) == epoch_) return true;
+  for (Ring& ring : rings_) ring.give_up(Fault::kHeader);
+  return false;
+}
+
 void RegionReader::release() {
+  if (!still_ours()) return;
   for (Ring& ring : rings_) ring.release();
 }
 
@@ -84,6 +93,7 @@ bool RegionReader::has_data() const {
 }
 
 bool RegionReader::arm() {
+  if (!still_ours()) return false;
   for (Ring& ring : rings_) {
     // A ring that was given up is not read again: its doorbells would never end.
     if (ring.fault() == Fault::kNone) ring.set_need_wakeup(true);
@@ -97,6 +107,7 @@ bool RegionReader::arm() {
 }
 
 void RegionReader::disarm() {
+  if (!still_ours()) return;
   for (Ring& ring : rings_) ring.set_need_wakeup(false);
 }
 

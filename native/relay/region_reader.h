@@ -19,6 +19,8 @@ struct RegionMemory {
   // Set when the file behind the mapping became shorter than the mapping.
   const std::atomic<bool>* truncated;
   std::shared_ptr<void> owner;
+  // It lies in RAM of the guest, which may have become something else: of a guest that was reset and boots again.
+  bool in_ram = false;
 };
 
 // All rings of one region. One thread reads; has_data(), arm() and disarm() may be called by another.
@@ -52,7 +54,11 @@ class RegionReader {
   std::uint32_t scan(Columns& out, std::size_t& turn, bool (Ring::*next)(Columns&));
   void drain_group(Columns& out, const Group& group, std::size_t& turn, std::uint32_t row_end, std::uint32_t arena_end);
 
+  // Of memory in RAM: whether it still is this region. If not, every ring is given up: nothing more may be written.
+  bool still_ours();
+
   RegionMemory memory_;
+  std::uint64_t epoch_;
   std::deque<Ring> rings_;
   Group critical_;
   Group other_;

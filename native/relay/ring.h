@@ -24,6 +24,8 @@ enum class Fault : std::uint32_t {
   kPadding,
   kSequence,
   kTruncated,
+  // The header of a region in RAM is no longer there.
+  kHeader,
 };
 
 struct RingGeometry {

@@ -13,6 +13,7 @@ namespace vesper::relay {
 static_assert(std::endian::native == std::endian::little, "the shared region is little-endian");
 
 inline constexpr std::uint64_t kPageBytes = 4096;
+inline constexpr std::uint64_t kRegionEpoch = 40;
 inline constexpr std::uint64_t kRingBlockBytes = 256;
 inline constexpr std::uint64_t kRingMinBytes = 4096;
 

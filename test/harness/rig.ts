@@ -17,6 +17,7 @@ import type { GuestView, ProbeResult } from '../../host/api/view.ts';
 import { Machine, type MachineOptions } from '../../host/demo/machine.ts';
 import type { VesperEvent } from '../../host/guest/event.ts';
 import type { EventBatch } from '../../host/guest/event-batch.ts';
+import type { RelayBackend } from '../../host/guest/relay-backend.ts';
 import { silentLog } from '../../host/log.ts';
 import { QemuProvider } from '../../host/provider/qemu/provider.ts';
 import { RelayHub } from '../../host/relay/hub.ts';
@@ -41,6 +42,7 @@ export const fixturePath = (series: string, name: string): string =>
 
 export interface RigOptions extends MachineOptions {
   readonly regionBytes?: number;
+  readonly relayBackend?: RelayBackend;
   readonly heartbeatMs?: number;
   /** Which rows are kept as objects in `events`; all unless given. For those that count millions over columns. */
   readonly keepRow?: (batch: EventBatch, row: number) => boolean;
@@ -69,6 +71,11 @@ export class Rig implements AsyncDisposable {
     this.#options = options;
     this.#hub = new RelayHub();
     this.service = this.#newService();
+  }
+
+  /** Boots; the service is not started yet. */
+  static async boot(options: RigOptions = {}): Promise<Rig> {
+    return new Rig(await Machine.boot(options), options);
   }
 
   /** Boots, starts the service and waits for the session. */
@@ -206,6 +213,7 @@ export class Rig implements AsyncDisposable {
         stateDirectory: join(this.directory, 'state'),
         catalogueRoots: [build],
         regionBytes: this.#options.regionBytes ?? defaultRegionBytes,
+        relayBackend: this.#options.relayBackend,
         heartbeatMs: this.#options.heartbeatMs ?? 1_000,
       },
     });
@@ -353,7 +361,7 @@ export class ServiceProcess implements AsyncDisposable {
 const used = new Set<Machine>();
 /** Have `leftovers` look after a machine that neither a rig nor a service process was given. */
 export const track = (machine: Machine): unknown => used.add(machine);
-const rigPrefix = `vesper-rig-${process.pid}-`;
+export const rigPrefix = `vesper-rig-${process.pid}-`;
 
 const regionsOf = ({ name }: Machine): readonly string[] =>
   readdirSync('/dev/shm')

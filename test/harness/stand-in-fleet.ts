@@ -13,6 +13,7 @@ import { join } from 'node:path';
 import type { Channel } from '../../host/channel/channel.ts';
 import { encodeFrame, type Frame, FrameParser } from '../../host/channel/frame.ts';
 import { connectUnixSocket } from '../../host/channel/unix-socket.ts';
+import { VesperError } from '../../host/error.ts';
 import type { Machine, ProvidedRegion, Provider, ProviderEvents } from '../../host/provider/provider.ts';
 import { createRegionFile, readRegionFile } from '../../host/provider/region-file.ts';
 import { regionLayout } from '../../host/relay/layout.ts';
@@ -149,6 +150,14 @@ class StandInMachine implements Machine {
 
   withdrawRegion(): Promise<void> {
     return Promise.resolve();
+  }
+
+  provideShadow(): Promise<never> {
+    return Promise.reject(new VesperError('PROVIDER', `${this.name} has its region by ivshmem`));
+  }
+
+  sharedRam(): Promise<never> {
+    return Promise.reject(new VesperError('PROVIDER', `${this.name} has no RAM`));
   }
 
   release(): Promise<void> {

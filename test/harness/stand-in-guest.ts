@@ -14,9 +14,17 @@ import { join } from 'node:path';
 import type { Channel } from '../../host/channel/channel.ts';
 import { encodeFrame, type Frame, FrameParser } from '../../host/channel/frame.ts';
 import { connectUnixSocket } from '../../host/channel/unix-socket.ts';
+import { VesperError } from '../../host/error.ts';
+import type { RelayBackend } from '../../host/guest/relay-backend.ts';
 import { silentLog } from '../../host/log.ts';
-import type { Machine, ProvidedRegion, Provider, ProviderEvents } from '../../host/provider/provider.ts';
-import { createRegionFile } from '../../host/provider/region-file.ts';
+import type {
+  Machine,
+  ProvidedRegion,
+  Provider,
+  ProviderEvents,
+  SharedRam,
+} from '../../host/provider/provider.ts';
+import { createRegionFile, keptRegionFile } from '../../host/provider/region-file.ts';
 import type { RelayFactory, RelayReader } from '../../host/relay/relay.ts';
 import type { ManagedGuest } from '../../host/service/managed-guest.ts';
 import { Service } from '../../host/service/service.ts';
@@ -44,7 +52,7 @@ export class StandInGuest implements Machine, Provider, AsyncDisposable {
   readonly #sockets = new Set<Socket>();
   #region: ProvidedRegion | undefined;
 
-  private constructor(behaviour: Behaviour, heartbeatMs: number) {
+  private constructor(behaviour: Behaviour, heartbeatMs: number, relayBackend: RelayBackend | undefined) {
     this.behaviour = behaviour;
     this.service = new Service({
       log: silentLog(),
@@ -55,14 +63,20 @@ export class StandInGuest implements Machine, Provider, AsyncDisposable {
         stateDirectory: join(this.directory, 'state'),
         catalogueRoots: [],
         regionBytes,
+        relayBackend,
         heartbeatMs,
       },
     });
   }
 
   /** A service whose only guest behaves like that. */
-  static async start(behaviour: Behaviour, heartbeatMs = 100): Promise<StandInGuest> {
-    const guest = new StandInGuest(behaviour, heartbeatMs);
+  static async start(
+    behaviour: Behaviour,
+    heartbeatMs = 100,
+    options: { readonly relayBackend?: RelayBackend; readonly ram?: () => SharedRam } = {},
+  ): Promise<StandInGuest> {
+    const guest = new StandInGuest(behaviour, heartbeatMs, options.relayBackend);
+    guest.ram = options.ram;
     guest.#server.listen(join(guest.directory, 'channel'));
     await once(guest.#server, 'listening');
     await guest.provideRegion(regionBytes);
@@ -110,6 +124,18 @@ export class StandInGuest implements Machine, Provider, AsyncDisposable {
   async provideRegion(bytes: number): Promise<ProvidedRegion> {
     this.#region ??= await createRegionFile(join(this.directory, 'region'), bytes);
     return this.#region;
+  }
+
+  /** What the frontend says of its pages is looked for in this. */
+  ram: (() => SharedRam) | undefined;
+
+  async sharedRam(): Promise<SharedRam> {
+    if (this.ram === undefined) throw new VesperError('PROVIDER', 'a stand-in has no RAM');
+    return this.ram();
+  }
+
+  provideShadow(bytes: number): Promise<ProvidedRegion> {
+    return keptRegionFile(join(this.directory, 'shadow'), bytes);
   }
 
   withdrawRegion(): Promise<void> {

@@ -96,9 +96,9 @@ describe('with a service and a guest', () => {
 
   test('guests shows state, channel, reason, probes and losses; --json everything', async () => {
     const text = await service.vesper('guests');
-    expect(text.stdout).toMatch(/^GUEST +STATE +CHANNEL +DELIVERED +LOST +PROBES +WHY\n/);
+    expect(text.stdout).toMatch(/^GUEST +STATE +CHANNEL +RELAY +DELIVERED +LOST +PROBES +WHY\n/);
     expect(text.stdout).toMatch(
-      new RegExp(`${machine.name} +active +virtio-serial +\\d+ +0 +oom signal +activated`),
+      new RegExp(`${machine.name} +active +virtio-serial +ivshmem +\\d+ +0 +oom signal +activated`),
     );
 
     const [guest] = JSON.parse((await service.vesper('guests', '--json')).stdout) as Record<

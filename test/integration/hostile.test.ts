@@ -221,7 +221,10 @@ describe('at the channel of a real guest', () => {
     }
     for (const [change, error] of [
       [{ epoch: 0n }, -22],
-      [{ backend: 2 }, -95],
+      [{ backend: 4 }, -95],
+      [{ backend: 2 }, -19],
+      [{ backend: 3, ring_bytes: 5000 }, -22],
+      [{ backend: 3, ring_bytes: 1 << 30 }, -7],
       [{ flags: 0xff }, -22],
       [{ flags: 1 }, -116],
       [{}, -19],
@@ -238,6 +241,23 @@ describe('at the channel of a real guest', () => {
         payload: { error },
       });
     }
+    const wholeRegion = limits.PAGES_MAX.value;
+    for (const [bytes, error] of [
+      [1, -22],
+      [wholeRegion + 4096, -22],
+      [2 ** 52, -22],
+      [4096, 0],
+      [8192, 0],
+      [0, 0],
+    ] as const) {
+      expect(await stranger.ask('pages_request', { bytes: BigInt(bytes) })).toMatchObject({
+        name: 'pages',
+        payload: { error, bytes: error === 0 ? BigInt(bytes) : 0n },
+      });
+    }
+    // Of rings that it does not have, or that are not sent.
+    for (const consumed of [{ epoch: 5n }, { ring: 0xffff_ffff }, { tail: 2n ** 64n - 8n }])
+      stranger.socket.write(encodeFrame('consumed', 0, consumed));
     expect(await stranger.ask('hello', {})).toMatchObject(refusal(-95, /no such request/));
 
     // A length beyond any frame, a checksum that is wrong, half a frame, and noise with all that in it.

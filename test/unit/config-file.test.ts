@@ -25,7 +25,9 @@ describe('a configuration', () => {
       '      oom:',
     );
     expect(config).toEqual({
-      providers: { qemu: { monitors: { web1: '/run/vms/web1.qmp' }, vsock: {}, folders: ['/run/vms', '/run/more'] } },
+      providers: {
+        qemu: { monitors: { web1: '/run/vms/web1.qmp' }, vsock: {}, folders: ['/run/vms', '/run/more'] },
+      },
       directories: { run: '/run/v', state: '/var/v', regions: '/dev/shm', catalogue: ['/usr/lib/v'] },
       api: { group: 'vesper', mode: 0o640 },
       region: { size: 2 << 20 },

@@ -97,10 +97,12 @@ describe('reading', () => {
       bytes: Uint8Array.of(1, 2),
       points: [point, point],
       probes: [probe],
+      pieces: [{ address: 0x1_0000_0000n, bytes: 4096n }],
     };
     for (const name of Object.keys(messages) as MessageName[]) {
       const { from, tail, payload } = messages[name];
-      const counts = tail === 'points' || tail === 'probes' ? { [tail]: tails[tail].length } : {};
+      const counts =
+        tail === 'points' || tail === 'probes' || tail === 'pieces' ? { [tail]: tails[tail].length } : {};
       const first = Object.keys(payload.fields)[0] as string;
       const isBig = (payload.fields as Record<string, { kind: string }>)[first]?.kind === 'u64';
       const sent = { [first]: isBig ? 42n : 42 };

@@ -1,12 +1,21 @@
 // SPDX-License-Identifier: Apache-2.0
 
-import { closeSync, mkdirSync, openSync, symlinkSync, truncateSync } from 'node:fs';
+import {
+  closeSync,
+  mkdirSync,
+  openSync,
+  readFileSync,
+  symlinkSync,
+  truncateSync,
+  writeFileSync,
+} from 'node:fs';
 import { describe, expect, test } from 'vitest';
 import { loadRelayAddon, type NativeRegion, type RegionOptions } from '../../host/relay/native.ts';
 import {
   pageBytes,
   recordHeader,
   regionConstants,
+  regionHeader,
   ringBlock,
   ringBlockBytes,
 } from '../../host/wire/region.ts';
@@ -27,6 +36,7 @@ const options: RegionOptions = { bytes: smallLayout.regionBytes, epoch, rings: s
 describe('layout compiled into the reader', () => {
   test('agrees with host/wire/region.ts', () => {
     expect(addon.layout).toEqual({
+      regionEpoch: regionHeader.offsets.epoch,
       pageBytes,
       ringBlockBytes,
       ringMinBytes: regionConstants.RING_MIN.value,
@@ -82,6 +92,108 @@ describe('mapping a region', () => {
     expect(failure('/dev/null')).toMatchObject({ code: 'EINVAL', syscall: 'fstat' });
     truncateSync(path, smallLayout.regionBytes - 1);
     expect(failure(path)).toMatchObject({ code: 'ERANGE', syscall: 'fstat' });
+  });
+
+  const page = pageBytes;
+  const half = smallLayout.regionBytes / 2;
+
+  test('pieces of a file are read as one', () => {
+    const { path, writer } = new RelayFixture();
+    for (let n = 0; n < 3; n++) writer.ring(other).write();
+    // The same region, its halves the other way round and apart.
+    const ram = `${path}-ram`;
+    const whole = readFileSync(path);
+    writeFileSync(
+      ram,
+      Buffer.concat([Buffer.alloc(page), whole.subarray(half), Buffer.alloc(page), whole.subarray(0, half)]),
+    );
+    const pieces = [
+      { offset: half + 2 * page, bytes: half },
+      { offset: page, bytes: half },
+    ];
+    const region = new addon.Region(ram, { ...options, pieces });
+    expect(drained(region)).toEqual(['other:0', 'other:1', 'other:2']);
+    region.release();
+    region.close();
+    const tailAt = (smallLayout.rings[other]?.blockOffset as number) + ringBlock.offsets.tail;
+    expect(readFileSync(ram).readBigUInt64LE(half + 2 * page + tailAt)).toBe(BigInt(writer.ring(other).head));
+  });
+
+  test.each([
+    ['none', [], 'EINVAL'],
+    ['too many', Array.from({ length: 257 }, (_, i) => ({ offset: i * page, bytes: page })), 'EINVAL'],
+    ['a list of a million', Array.from({ length: 1e6 }, () => ({ offset: 0, bytes: page })), 'EINVAL'],
+    [
+      'overlapping ones',
+      [
+        { offset: 0, bytes: half },
+        { offset: half - page, bytes: half },
+      ],
+      'EINVAL',
+    ],
+    [
+      'the same one twice',
+      [
+        { offset: 0, bytes: half },
+        { offset: 0, bytes: half },
+      ],
+      'EINVAL',
+    ],
+    [
+      'one that is not aligned',
+      [
+        { offset: 8, bytes: half },
+        { offset: half, bytes: half },
+      ],
+      'EINVAL',
+    ],
+    [
+      'an empty one',
+      [
+        { offset: 0, bytes: 2 * half },
+        { offset: 0, bytes: 0 },
+      ],
+      'EINVAL',
+    ],
+    ['too few bytes', [{ offset: 0, bytes: half }], 'EINVAL'],
+    [
+      'too many bytes',
+      [
+        { offset: 0, bytes: half },
+        { offset: half, bytes: half },
+        { offset: 0, bytes: page },
+      ],
+      'EINVAL',
+    ],
+    ['one behind the end', [{ offset: page, bytes: 2 * half }], 'ERANGE'],
+    [
+      'one far behind the end',
+      [
+        { offset: 2 ** 52, bytes: half },
+        { offset: 0, bytes: half },
+      ],
+      'ERANGE',
+    ],
+    ['one of a negative offset', [{ offset: -page, bytes: 2 * half }], 'EINVAL'],
+  ])('pieces: %s: refused, and nothing stays mapped', (_, pieces, code) => {
+    const { path } = new RelayFixture();
+    expect(failure(path, { pieces })).toMatchObject({ code });
+    expect(readFileSync('/proc/self/maps', 'utf8')).not.toContain(path);
+  });
+
+  test('a region in RAM whose header was overwritten is no longer written to', () => {
+    const { path, writer } = new RelayFixture();
+    writer.ring(other).write();
+    const region = new addon.Region(path, { ...options, pieces: [{ offset: 0, bytes: 2 * half }] });
+    expect(drained(region)).toEqual(['other:0']);
+    const before = readFileSync(path);
+    writer.poke(0, new Uint8Array(page));
+    region.release();
+    expect(region.armWakeups()).toBe(false);
+    region.disarmWakeups();
+    expect(statisticsOf(region, smallLayout).map(({ fault }) => fault)).toEqual(['header', 'header']);
+    expect(readFileSync(path).subarray(page).equals(before.subarray(page))).toBe(true);
+    region.close();
   });
 
   test('rings outside the region are refused', () => {

@@ -19,6 +19,8 @@
 #define VESPER_ARGS_MAX 4096	/* longest argument string, in bytes, without its NUL */
 #define VESPER_SLOTS 64	/* probe slots of one guest: 0 … SLOTS-1 */
 #define VESPER_POINTS_MAX 32	/* most probe points one probe can report */
+#define VESPER_PAGES_MAX 0x4000000u	/* largest region in memory of the guest, in bytes */
+#define VESPER_PIECES_MAX 256	/* most pieces of guest memory that make up one region */
 #define VESPER_LAYOUT_VERSION 1	/* version of the layout below */
 #define VESPER_REGION_PAGE 4096	/* alignment of the parts of a region, in bytes */
 #define VESPER_RING_BLOCK 256	/* bytes of one control block */
@@ -63,6 +65,10 @@ enum vesper_message {
 	VESPER_MSG_REVOKE = 24,
 	VESPER_MSG_REVOKED = 25,
 	VESPER_MSG_ERROR = 26,
+	VESPER_MSG_PAGES_REQUEST = 27,
+	VESPER_MSG_PAGES = 28,
+	VESPER_MSG_RECORDS = 29,
+	VESPER_MSG_CONSUMED = 30,
 };
 
 enum vesper_feature {
@@ -511,6 +517,58 @@ static_assert(offsetof(struct vesper_error, min_version) == 8);
 static_assert(offsetof(struct vesper_error, max_version) == 10);
 static_assert(offsetof(struct vesper_error, reserved) == 12);
 
+/* Asks for a region in guest pages. */
+struct vesper_pages_request {
+	__le64 bytes;	/* size; 0: the host has unmapped the region, and it may be freed */
+	__u8 token[16];	/* for its header */
+};
+static_assert(sizeof(struct vesper_pages_request) == 24);
+static_assert(offsetof(struct vesper_pages_request, bytes) == 0);
+static_assert(offsetof(struct vesper_pages_request, token) == 8);
+
+/* Where a region in guest pages lies. */
+struct vesper_pages {
+	__le32 error;	/* 0 or negative errno */
+	__le32 pieces;	/* entries of the tail */
+	__le64 bytes;	/* all pieces together */
+	__u8 token[16];	/* in its header */
+};
+static_assert(sizeof(struct vesper_pages) == 32);
+static_assert(offsetof(struct vesper_pages, error) == 0);
+static_assert(offsetof(struct vesper_pages, pieces) == 4);
+static_assert(offsetof(struct vesper_pages, bytes) == 8);
+static_assert(offsetof(struct vesper_pages, token) == 16);
+
+/* A piece of a ring. */
+struct vesper_records {
+	__le64 epoch;	/* epoch of the rings */
+	__le64 position;	/* where the tail begins, in bytes since the epoch began */
+	__le64 attempts;	/* records tried in this ring */
+	__le64 lost;	/* records not written because the ring was full */
+	__le32 ring;	/* number of the ring */
+	__le32 reserved;	/* zero */
+};
+static_assert(sizeof(struct vesper_records) == 40);
+static_assert(offsetof(struct vesper_records, epoch) == 0);
+static_assert(offsetof(struct vesper_records, position) == 8);
+static_assert(offsetof(struct vesper_records, attempts) == 16);
+static_assert(offsetof(struct vesper_records, lost) == 24);
+static_assert(offsetof(struct vesper_records, ring) == 32);
+static_assert(offsetof(struct vesper_records, reserved) == 36);
+
+/* The host has read a ring. */
+struct vesper_consumed {
+	__le64 epoch;	/* epoch of the rings */
+	__le64 tail;	/* bytes read since the epoch began */
+	__le32 ring;	/* number of the ring */
+	__le32 reserved;	/* zero */
+};
+static_assert(sizeof(struct vesper_consumed) == 24);
+static_assert(offsetof(struct vesper_consumed, epoch) == 0);
+static_assert(offsetof(struct vesper_consumed, tail) == 8);
+static_assert(offsetof(struct vesper_consumed, ring) == 16);
+static_assert(offsetof(struct vesper_consumed, reserved) == 20);
+
 /* State of one probe point. */
 struct vesper_point_status {
 	char name[64];	/* function, tracepoint or chain */
@@ -549,13 +607,22 @@ static_assert(offsetof(struct vesper_probe_status, points) == 108);
 static_assert(offsetof(struct vesper_probe_status, written) == 112);
 static_assert(offsetof(struct vesper_probe_status, lost) == 120);
 
-/* Header page of the region; the host writes the first line, the guest the rest. */
+/* Guest memory in one piece. */
+struct vesper_piece {
+	__le64 address;	/* guest physical address, a multiple of the page */
+	__le64 bytes;	/* a multiple of the page */
+};
+static_assert(sizeof(struct vesper_piece) == 16);
+static_assert(offsetof(struct vesper_piece, address) == 0);
+static_assert(offsetof(struct vesper_piece, bytes) == 8);
+
+/* Header page of the region; who makes the region writes the first line, the guest the rest. */
 struct vesper_region {
-	__le64 magic;	/* VESPER_REGION_MAGIC, written by the host */
-	__le32 layout_version;	/* written by the host */
+	__le64 magic;	/* VESPER_REGION_MAGIC, written by the maker: the host, or in guest pages the guest */
+	__le32 layout_version;	/* written by the maker */
 	__le32 reserved;	/* zero */
-	__le64 region_bytes;	/* written by the host */
-	__u8 token[16];	/* written by the host: which region this is */
+	__le64 region_bytes;	/* written by the maker */
+	__u8 token[16];	/* written by the maker: which region this is */
 	__le64 epoch;	/* session epoch of the rings */
 	__u8 boot_id[16];	/* boot of the guest that wrote the rings */
 	__le32 header_bytes;	/* header and directory, a multiple of the page */
@@ -577,6 +644,15 @@ static_assert(offsetof(struct vesper_region, ring_count) == 68);
 static_assert(offsetof(struct vesper_region, cpu_count) == 72);
 static_assert(offsetof(struct vesper_region, state) == 76);
 static_assert(offsetof(struct vesper_region, heartbeat_ns) == 80);
+
+/* At the beginning of each piece of guest pages but the first. */
+struct vesper_piece_check {
+	__u8 token[16];	/* as in the region's header */
+	__le64 index;	/* of the piece, from 1 on */
+};
+static_assert(sizeof(struct vesper_piece_check) == 24);
+static_assert(offsetof(struct vesper_piece_check, token) == 0);
+static_assert(offsetof(struct vesper_piece_check, index) == 16);
 
 /* Directory entry of one ring; offsets in bytes from the start of the region. */
 struct vesper_ring_entry {

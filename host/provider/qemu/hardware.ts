@@ -3,9 +3,11 @@
 /** What VESPER has plugged into one run of one QEMU; a QEMU that comes back is a new one. */
 
 import { messageOf, VesperError } from '../../error.ts';
-import type { ProvidedRegion } from '../provider.ts';
+import type { ProvidedRegion, SharedRam } from '../provider.ts';
+import { keptRegionFile, removeRegionFiles } from '../region-file.ts';
 import { ChannelPort, type ProvidedPort } from './port.ts';
 import type { QmpClient } from './qmp.ts';
+import { openSharedRam } from './ram.ts';
 import { RegionDevice } from './region.ts';
 import type { Site } from './site.ts';
 import { findVsock, type VsockRoute } from './vsock.ts';
@@ -43,6 +45,14 @@ export class Hardware {
     return this.#regionTurn.take(() => this.#region.provide(bytes));
   }
 
+  provideShadow(bytes: number): Promise<ProvidedRegion> {
+    return this.#regionTurn.take(() => keptRegionFile(this.#site.shadowPrefix, bytes));
+  }
+
+  sharedRam(): Promise<SharedRam> {
+    return openSharedRam(this.#site);
+  }
+
   async withdrawRegion(): Promise<void> {
     await this.#regionTurn.take(() =>
       this.#whileThere(
@@ -61,6 +71,7 @@ export class Hardware {
       ),
     );
     const results = await Promise.allSettled([port, this.withdrawRegion()]);
+    await this.#regionTurn.take(() => removeRegionFiles(this.#site.shadowPrefix));
     for (const result of results) if (result.status === 'rejected') throw result.reason;
   }
 

@@ -7,7 +7,7 @@ import { connectUnixSocket } from '../../channel/unix-socket.ts';
 import { connectHybridVsock, connectVsock } from '../../channel/vsock.ts';
 import { VesperError } from '../../error.ts';
 import { portName } from '../../wire/message.ts';
-import type { Machine, MachineDescription, MachineState, ProvidedRegion } from '../provider.ts';
+import type { Machine, MachineDescription, MachineState, ProvidedRegion, SharedRam } from '../provider.ts';
 import type { Hardware } from './hardware.ts';
 import type { Lifecycle } from './lifecycle.ts';
 
@@ -57,6 +57,14 @@ export class QemuMachine implements Machine {
 
   withdrawRegion(): Promise<void> {
     return this.#hardware.withdrawRegion();
+  }
+
+  async provideShadow(bytes: number): Promise<ProvidedRegion> {
+    return this.#there().provideShadow(bytes);
+  }
+
+  async sharedRam(): Promise<SharedRam> {
+    return this.#there().sharedRam();
   }
 
   release(): Promise<void> {

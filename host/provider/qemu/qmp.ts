@@ -6,6 +6,7 @@ import type { Socket } from 'node:net';
 import { z } from 'zod';
 import { connectSocket } from '../../channel/unix-socket.ts';
 import { messageOf, VesperError } from '../../error.ts';
+import { loadRelayAddon } from '../../relay/native.ts';
 
 export interface QmpEvent {
   readonly name: string;
@@ -118,6 +119,15 @@ export class QmpClient {
   subscribe(handler: (event: QmpEvent) => void): () => void {
     this.#subscribers.add(handler);
     return () => this.#subscribers.delete(handler);
+  }
+
+  /** QEMU's process id: of whoever listens at the socket. Undefined where that cannot be told. */
+  get pid(): number | undefined {
+    const { _handle: handle } = this.#socket as Socket & {
+      readonly _handle?: { readonly fd?: number } | null;
+    };
+    if (this.closed || typeof handle?.fd !== 'number' || handle.fd < 0) return undefined;
+    return loadRelayAddon().peerProcess(handle.fd);
   }
 
   get closed(): boolean {

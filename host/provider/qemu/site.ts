@@ -23,6 +23,8 @@ export interface Site {
   readonly folder: string;
   /** Path of region files, without their random end. */
   readonly regionPrefix: string;
+  /** Of the files that stand for a region where records come over the channel. */
+  readonly shadowPrefix: string;
   readonly owner: Owner;
   readonly unplugLimitMs: number;
   /** Unix socket of the process that does the machine's vsock, if it is one and somebody said where. */
@@ -35,11 +37,15 @@ export function placesOf(
   machine: { readonly name: string; readonly uuid: string },
   qmpPath: string,
   directories: { readonly run: string; readonly region: string },
-): Pick<Site, 'folder' | 'regionPrefix'> {
+): Pick<Site, 'folder' | 'regionPrefix' | 'shadowPrefix'> {
   const readable = machine.name.replace(/[^A-Za-z0-9_.-]/g, '_').slice(0, 24);
   const digest = createHash('sha256').update(`${machine.uuid} ${qmpPath}`).digest('hex').slice(0, 8);
   const key = `${readable}-${digest}`;
-  return { folder: join(directories.run, key), regionPrefix: join(directories.region, `vesper-${key}`) };
+  return {
+    folder: join(directories.run, key),
+    regionPrefix: join(directories.region, `vesper-${key}`),
+    shadowPrefix: join(directories.region, `vesper-${readable}.inline-${digest}`),
+  };
 }
 
 /** QEMU runs as whoever owns its monitor's socket. */
