@@ -25,7 +25,7 @@ const patienceMs = 60_000;
 /** The beat; one guest is asked every ten beats, and that leaves a tenth for V8, late guests and what the edges of a window cut. */
 const mostWakeupsPerSecond = 1.2;
 /** By then the rate of the guests' clocks is known: until then they are asked every second. */
-const settledMs = 45_000;
+const settledMs = 75_000;
 
 /** A field of /proc/PID/status: a number of kB or of switches. */
 function field(path: string, name: string): number {

@@ -15,6 +15,7 @@ describe('a configuration', () => {
       'directories: { run: /run/v, state: /var/v, regions: /dev/shm, catalogue: [/usr/lib/v] }',
       'api: { group: vesper, mode: 0640 }',
       'region: { size: 2 MiB }',
+      'relay: { backend: guest-pages }',
       'metrics: { listen: "[::1]:9787" }',
       'black_box: { keep: 36 h }',
       'log: { level: debug }',
@@ -31,6 +32,7 @@ describe('a configuration', () => {
       directories: { run: '/run/v', state: '/var/v', regions: '/dev/shm', catalogue: ['/usr/lib/v'] },
       api: { group: 'vesper', mode: 0o640 },
       region: { size: 2 << 20 },
+      relay: { backend: 'guest-pages' },
       metrics: { listen: '[::1]:9787' },
       black_box: { keep: 36 * 3_600_000 },
       log: { level: 'debug' },
@@ -38,8 +40,8 @@ describe('a configuration', () => {
         {
           guest: 'web*',
           probes: [
-            { name: 'signal', parameters: { signals: 'SIGKILL,SIGSEGV' }, where: 'v.yaml:14' },
-            { name: 'oom', parameters: {}, where: 'v.yaml:15' },
+            { name: 'signal', parameters: { signals: 'SIGKILL,SIGSEGV' }, where: 'v.yaml:15' },
+            { name: 'oom', parameters: {}, where: 'v.yaml:16' },
           ],
         },
       ],
@@ -52,6 +54,7 @@ describe('a configuration', () => {
       directories: {},
       api: {},
       region: {},
+      relay: {},
       metrics: {},
       black_box: {},
       log: {},
@@ -77,7 +80,7 @@ describe('a configuration', () => {
   test.each([
     [
       ['provider: {}'],
-      'v.yaml:1:1: provider: unknown key: did you mean providers? Here may stand providers, directories, api, region, metrics, black_box, log, probes',
+      'v.yaml:1:1: provider: unknown key: did you mean providers? Here may stand providers, directories, api, region, relay, metrics, black_box, log, probes',
     ],
     [
       ['log:', '  levle: info'],
@@ -85,11 +88,11 @@ describe('a configuration', () => {
     ],
     [
       ['providers:', '  qemu: { folder: [/a] }'],
-      'v.yaml:2:11: providers.qemu.folder: unknown key: did you mean folders? Here may stand monitors, folders',
+      'v.yaml:2:11: providers.qemu.folder: unknown key: did you mean folders? Here may stand monitors, vsock, folders',
     ],
     [
       ['xyz: 1'],
-      'v.yaml:1:1: xyz: unknown key: Here may stand providers, directories, api, region, metrics, black_box, log, probes',
+      'v.yaml:1:1: xyz: unknown key: Here may stand providers, directories, api, region, relay, metrics, black_box, log, probes',
     ],
     [
       ['probes:', '  - guest: a', '    atach: { }'],
