@@ -343,6 +343,8 @@ export class ServiceProcess implements AsyncDisposable {
       await this.start();
       await this.guestUntil(({ state }) => state === 'active').catch(() => undefined);
     }
+    // A test that failed may have left it stopped.
+    if (this.running) process.kill(this.pid, 'SIGCONT');
     await this.#machine.kill();
     if (this.running) await this.guestUntil(({ state }) => state === 'stopped').catch(() => undefined);
     // Without a service nobody removes the region of a machine that dies: it is the black box.

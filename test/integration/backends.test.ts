@@ -12,6 +12,7 @@ import { Machine, type MachineOptions } from '../../host/demo/machine.ts';
 import type { RelayBackend } from '../../host/guest/relay-backend.ts';
 import type { SharedRam } from '../../host/provider/provider.ts';
 import { offsetIn } from '../../host/provider/qemu/ram.ts';
+import { defaultRegionBytes } from '../../host/service/config.ts';
 import { frameHeader, frameMagic, messages } from '../../host/wire/message.ts';
 import { encode } from '../../host/wire/struct.ts';
 import {
@@ -88,7 +89,9 @@ describe('which one is used', () => {
     const rig = await rigWith({ machine: 'q35', sharedMemory: true, regionBytes: 4 << 20 });
     expect(rig.view.relay).toMatchObject({
       backend: 'guest-pages',
-      backend_reason: expect.stringMatching(/^no ivshmem: the (guest did not take|frontend cannot use) the/),
+      backend_reason: expect.stringMatching(
+        /^no ivshmem: the guest's kernel found no address for the memory of the region/,
+      ),
       region_bytes: 4 << 20,
     });
     const devices = JSON.stringify(await rig.machine.qmp('qom-list', { path: '/machine/peripheral' }));
@@ -118,7 +121,7 @@ describe('guest pages', () => {
     const rig = await rigWith({ ...shape, ...only('guest-pages') });
     await rig.attach(['signal']);
     await delivers(rig, 'paged');
-    expect(rig.view.relay).toMatchObject({ backend: 'guest-pages', region_bytes: 1 << 20 });
+    expect(rig.view.relay).toMatchObject({ backend: 'guest-pages', region_bytes: defaultRegionBytes });
     const offsets = rig.guest.session?.region.ram?.pieces.map(({ offset }) => offset) ?? [];
     // A kernel takes its pages from above the hole where there are any: their offset is not their address.
     const hole = shape.machine === 'pc' ? 3 * 2 ** 30 : 2 * 2 ** 30;
@@ -280,7 +283,7 @@ describe('the frontend is unloaded while its relay is active', () => {
     process.kill(service.pid, 'SIGSTOP');
     await machine.check('rmmod vesper');
     expect(machine.console().slice(position)).toMatch(
-      /did not say within 1000 ms[\s\S]*1024 KiB of guest memory are given up/,
+      /did not say within 1000 ms[\s\S]*2048 KiB of guest memory are given up/,
     );
     process.kill(service.pid, 'SIGCONT');
     await service.guestUntil(({ state }) => state !== 'active');
