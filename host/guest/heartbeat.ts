@@ -2,25 +2,21 @@
 
 /**
  * The one timer of all sessions: a service of which nothing is wanted wakes up once a period, however many guests it has. At each
- * beat every session looks at its guest's region; what makes the guest answer, and so wakes the service again, takes turns.
+ * beat every session looks at its guest's region; what makes the guest answer, and so wakes the service again, is rare.
  */
 
 import { followWallClock } from './wall-clock.ts';
 
 export interface Beating {
-  /** Once a period. `turn`: the guest is to be asked, even if nothing else calls for it. Does not throw. */
-  beat(turn: boolean): void;
+  /** Once a period. `ask`: the guest is to be asked, even if nothing else calls for it. Does not throw. */
+  beat(ask: boolean): void;
 }
 
-/** One guest has its turn every so many beats … */
-const beatsBetweenTurns = 10;
-/** … and where there are more guests than this, several at once, so that none waits longer than a minute. */
-const mostTurnsToWait = 6;
-const nobody: ReadonlySet<Beating> = new Set();
+/** All guests are asked at once: that wakes the service less often than one after the other. */
+const beatsBetweenQuestions = 60;
 
 export class Heartbeat {
   readonly periodMs: number;
-  /** In the order of their turns. */
   readonly #members = new Set<Beating>();
   #timer: NodeJS.Timeout | undefined;
   #beats = 0;
@@ -45,16 +41,7 @@ export class Heartbeat {
   #beat(): void {
     followWallClock();
     this.#beats += 1;
-    const turns = this.#beats % beatsBetweenTurns === 0 ? this.#nextTurns() : nobody;
-    for (const member of this.#members) member.beat(turns.has(member));
-  }
-
-  #nextTurns(): ReadonlySet<Beating> {
-    const turns = new Set([...this.#members].slice(0, Math.ceil(this.#members.size / mostTurnsToWait)));
-    for (const member of turns) {
-      this.#members.delete(member);
-      this.#members.add(member);
-    }
-    return turns;
+    const ask = this.#beats % beatsBetweenQuestions === 0;
+    for (const member of this.#members) member.beat(ask);
   }
 }

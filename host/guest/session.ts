@@ -426,7 +426,7 @@ export class GuestSession implements Beating {
    * The guest's heartbeat in the region shows that it lives, without waking anybody. It is asked where that is not to be seen, where
    * its clock is needed or in doubt, and when it is its turn: that its channel works shows only so.
    */
-  beat(turn: boolean): void {
+  beat(ask: boolean): void {
     // A doorbell may have got lost with a channel that was cut in the middle of it.
     this.#relay?.look();
     this.#verify();
@@ -436,7 +436,7 @@ export class GuestSession implements Beating {
     const flowed = this.#flowed;
     this.#flowed = false;
     const unanswered = this.#asking > 0 || this.#missed > 0;
-    if (turn || flowed || unanswered || !beats || !this.clock.settled) void this.#ask();
+    if (ask || flowed || unanswered || !beats || !this.clock.settled) void this.#ask();
   }
 
   /** Whether the guest's heartbeat changed since the last look, to a time it can have been since then. */

@@ -22,8 +22,8 @@ const windowMs = 20_000;
 const windows = 3;
 const guestCount = 3;
 const patienceMs = 60_000;
-/** The beat; one guest is asked every ten beats, and that leaves a tenth for V8, late guests and what the edges of a window cut. */
-const mostWakeupsPerSecond = 1.2;
+/** The beat; what is left is for the question once a minute, for V8 and for what the edges of a window cut. */
+const mostWakeupsPerSecond = 1.1;
 /** By then the rate of the guests' clocks is known: until then they are asked every second. */
 const settledMs = 75_000;
 
