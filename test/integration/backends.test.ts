@@ -110,8 +110,9 @@ describe('guest pages', () => {
     { kernel: '6.12', machine: 'q35', memoryMib: 256 },
     { kernel: '6.12', machine: 'pc', memoryMib: 4352 },
     { kernel: '6.1', machine: 'q35', memoryMib: 4352 },
-  ] as const)('$kernel on $machine with $memoryMib MiB: events arrive', async (shape) => {
-    const rig = await rigWith({ ...shape, ...only('guest-pages') });
+    { kernel: '6.12', machine: 'pc', memoryMib: 256, sharedMemory: 'file' },
+  ] as const)('$kernel on $machine with $memoryMib MiB $sharedMemory: events arrive', async (shape) => {
+    const rig = await rigWith({ ...only('guest-pages'), ...shape });
     await rig.attach(['signal']);
     await delivers(rig, 'paged');
     expect(rig.view.relay).toMatchObject({ backend: 'guest-pages', region_bytes: defaultRegionBytes });
@@ -194,18 +195,31 @@ describe.each(deviceless)('%s', (backend) => {
   });
 
   test('a probe is unloaded right behind what it wrote: all of it is decoded', async () => {
-    const rig = await rigWith(only(backend));
+    // As long as the host may be held up.
+    const patient = { heartbeatMs: 60_000, append: 'vesper.write_timeout_ms=60000' };
+    const rig = await rigWith({ ...only(backend), ...patient });
     const census = new StormCensus();
     rig.service.bus.add(census);
     await rig.attach(['signal'], ['signals=all']);
-    // While it writes as fast as it can: some is still on its way when it is disarmed.
-    await rig.machine.start('actor storm 300000 1');
+    const session = rig.guest.session ?? expect.fail('no session');
+    const probe = session.probes.find('signal') ?? expect.fail('it is not loaded');
+    await rig.machine.start(
+      "sh -c 'while grep -q ^signal /proc/modules; do usleep 10000; done; echo GONE >/dev/kmsg'",
+    );
+    await rig.machine.start("sh -c 'while actor storm 2000 1; do echo BURST >/dev/kmsg; done'");
     await rig.until(() => census.rows('signal', 1) > 0, 'the first of them');
-    const probe = rig.guest.session?.probes.find('signal') ?? expect.fail('it is not loaded');
-    const { error, written } = await (rig.guest.session?.unload(probe) ?? expect.fail('no session'));
+    // This host is held up until more than the channel takes is in the rings, and again until the probe that it asked to unload is gone.
+    const read = census.rows('signal', 1);
+    heldUpUntilConsoleHas(rig.machine, /BURST/g, 5);
+    const unloaded = session.unload(probe);
+    await microtasks();
+    heldUpUntilConsoleHas(rig.machine, /GONE/g, 1);
+    expect(census.rows('signal', 1)).toBe(read);
+    const { error, written } = await unloaded;
     expect(error).toBe(0);
+    expect(written).toBeGreaterThan(read + 5_000);
     expect(census.rows('signal', 1) + census.rows('signal', 2)).toBe(written);
-    expect(rig.view.relay?.undecodable).toBe(0);
+    expect(rig.view.relay).toMatchObject({ undecodable: 0, quarantined: 0 });
   });
 
   test('the guest is reset: its last events are there, the next boot has its probes', async () => {
@@ -480,3 +494,20 @@ const ramMappings = (): readonly string[] =>
   readFileSync('/proc/self/maps', 'utf8')
     .split('\n')
     .filter((line) => line.includes('/memfd:memory-backend'));
+
+/** What was asked for is on its way then, and nothing was read meanwhile. */
+async function microtasks(): Promise<void> {
+  for (let turn = 0; turn < 100; turn += 1) await undefined;
+}
+
+/** Holds up this process, so that it reads nothing, until the guest has written something `count` times more. */
+function heldUpUntilConsoleHas(machine: Machine, what: RegExp, count: number): void {
+  const times = () => readFileSync(machine.consoleLogPath, 'latin1').match(what)?.length ?? 0;
+  const enough = times() + count;
+  const deadline = performance.now() + 45_000;
+  const between = new Int32Array(new SharedArrayBuffer(4));
+  while (times() < enough) {
+    if (performance.now() > deadline) throw new Error(`the guest did not write ${what} ${count} times more`);
+    Atomics.wait(between, 0, 0, 5);
+  }
+}
