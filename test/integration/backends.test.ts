@@ -8,6 +8,7 @@ import { join } from 'node:path';
 import { afterAll, describe, expect, onTestFinished, test } from 'vitest';
 import { crc32c } from '../../host/channel/crc32c.ts';
 import { encodeFrame, type Frame } from '../../host/channel/frame.ts';
+import { defaultGuestModules } from '../../host/demo/image.ts';
 import { Machine, type MachineOptions } from '../../host/demo/machine.ts';
 import type { RelayBackend } from '../../host/guest/relay-backend.ts';
 import type { SharedRam } from '../../host/provider/provider.ts';
@@ -319,15 +320,6 @@ describe('memory of the guest', () => {
     expect(past).toMatchObject([{ reason: 'QEMU was killed or crashed', lost: 0 }]);
   });
 
-  test('the kernel panics: its last record is found at the next heartbeat', async () => {
-    const rig = await rigWith(only('guest-pages'));
-    await rig.machine.post('echo c >/proc/sysrq-trigger');
-    await rig.until(() => rig.view.past.length === 1, 'the end of the session');
-    expect(rig.view.past).toMatchObject([
-      { reason: expect.stringMatching(/^kernel panic: sysrq/i), lost: 0 },
-    ]);
-  });
-
   test('a region larger than any piece the kernel gives: its pieces are one', async () => {
     const records = 300_000;
     const rig = await rigWith({ ...only('guest-pages'), regionBytes: 32 << 20, keepRow: () => false });
@@ -347,6 +339,58 @@ describe('memory of the guest', () => {
     await rig.service.stop({ release: true });
     expect(await freeKib(rig.machine)).toBeGreaterThan(before + 512);
   });
+});
+
+describe('the kernel panics', () => {
+  const panic = 'echo c >/proc/sysrq-trigger';
+  /** A device that tells the hypervisor, which does nothing else about it. */
+  const told = {
+    qemuArguments: ['-device', 'pvpanic', '-action', 'panic=none'],
+    modules: [...defaultGuestModules, 'pvpanic-mmio'],
+    // Nobody asks it.
+    heartbeatMs: 600_000,
+  };
+
+  test('guest pages: its last record is found at the next heartbeat', async () => {
+    const rig = await rigWith(only('guest-pages'));
+    await rig.machine.post(panic);
+    await rig.until(() => rig.view.past.length === 1, 'the end of the session');
+    expect(rig.view.past).toMatchObject([
+      { reason: expect.stringMatching(/^kernel panic: sysrq/i), lost: 0 },
+    ]);
+  });
+
+  test('inline: its last record is gone; it is silent, and the session ends when it boots again', async () => {
+    const rig = await rigWith({ ...only('inline'), heartbeatMs: 1_000 });
+    const position = rig.machine.consolePosition();
+    await rig.machine.post(panic);
+    await rig.machine.waitConsole(/end Kernel panic/, 60_000, position);
+    await rig.until(() => rig.view.state === 'lost', 'the silence');
+    expect(rig.view.reason).toMatch(/does not answer heartbeats/);
+    expect(rig.view.past).toEqual([]);
+    await rig.machine.reset();
+    await rig.until(() => rig.view.state === 'active' && rig.view.past.length === 1, 'the next session');
+    expect(rig.view.past).toMatchObject([{ reason: 'the guest rebooted' }]);
+  });
+
+  test.each([
+    { backend: 'guest-pages', reason: /^kernel panic: sysrq triggered crash/i },
+    { backend: 'inline', reason: /^kernel panic$/ },
+  ] as const)(
+    '$backend, and a pvpanic device tells the hypervisor: found at once',
+    async ({ backend, reason }) => {
+      const rig = await rigWith({ ...only(backend), ...told });
+      await rig.attach(['signal']);
+      await delivers(rig, 'farewell');
+      await rig.machine.post(panic);
+      await rig.until(() => rig.view.past.length === 1, 'the end of the session');
+      expect(rig.view).toMatchObject({
+        state: 'lost',
+        reason: expect.stringMatching(reason),
+        past: [{ reason: expect.stringMatching(reason), lost: 0 }],
+      });
+    },
+  );
 });
 
 const freeKib = async (machine: Machine) =>
