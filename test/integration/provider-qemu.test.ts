@@ -342,6 +342,34 @@ describe('finding machines', () => {
     expect(guest.state).toBe('paused');
   });
 
+  test('one of which nothing is left in the folder is forgotten after a while, or one in whose place another came', async () => {
+    const uuid = (digit: number) => ['-uuid', `${`${digit}`.repeat(8)}-0000-4000-8000-000000000000`];
+    const watching = await Watching.start({ folders: [folder], removedKeptMs: 300 });
+    const removed = () => watching.events.filter(({ kind }) => kind === 'removed').map(({ guest }) => guest);
+    const [quits, killed, replaced] = [qemu('pc', 'g1'), qemu('pc', 'g2'), qemu('pc', 'g3', uuid(1))];
+    for (const name of ['g1', 'g2', 'g3']) await watching.machine(name);
+
+    await quits.end('SIGTERM');
+    await expect.poll(removed).toEqual(['g1']);
+    expect(existsSync(join(folder, 'g1.qmp'))).toBe(false);
+
+    await replaced.end();
+    qemu('pc', 'g3', uuid(2));
+    await expect.poll(removed).toEqual(['g1', 'g3']);
+    const { uuid: now } = await watching.machine('g3');
+    expect(now).toMatch(/^2/);
+
+    await killed.end();
+    await expect.poll(() => watching.events.at(-1)).toMatchObject({ guest: 'g2', kind: 'stopped' });
+    // Its socket is still there: it is known.
+    rmSync(join(folder, 'g2.qmp'));
+    await expect.poll(removed).toEqual(['g1', 'g3', 'g2']);
+    // And found like any other should it come back.
+    const before = watching.found.length;
+    qemu('pc', 'g1');
+    await expect.poll(() => watching.found.length).toBeGreaterThan(before);
+  });
+
   test('name and UUID as QEMU has them; a name of one’s own goes before', async () => {
     const uuid = 'B0A9C8D7-1234-4321-8888-0123456789AB';
     qemu('pc', 'g1', ['-uuid', uuid]);
