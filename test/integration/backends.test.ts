@@ -15,15 +15,8 @@ import { offsetIn } from '../../host/provider/qemu/ram.ts';
 import { defaultRegionBytes } from '../../host/service/config.ts';
 import { frameHeader, frameMagic, messages } from '../../host/wire/message.ts';
 import { encode } from '../../host/wire/struct.ts';
-import {
-  fixturePath,
-  kernelComplaints,
-  leftovers,
-  Rig,
-  type RigOptions,
-  rigPrefix,
-  ServiceProcess,
-} from '../harness/rig.ts';
+import { expectNoComplaints } from '../harness/kernel-log.ts';
+import { fixturePath, leftovers, Rig, type RigOptions, rigPrefix, ServiceProcess } from '../harness/rig.ts';
 import { StandInGuest } from '../harness/stand-in-guest.ts';
 import { StormCensus } from '../harness/storm-census.ts';
 
@@ -50,7 +43,7 @@ async function delivers(rig: Rig, comm: string): Promise<void> {
 }
 
 function unharmed(rig: Rig): void {
-  expect(kernelComplaints(rig.machine.console())).toEqual([]);
+  expectNoComplaints(rig.machine.console());
   expect(rig.view).toMatchObject({ state: 'active', relay: { lost: 0, gaps: 0, quarantined: 0 } });
 }
 
@@ -162,7 +155,7 @@ test('inline, and the service sleeps until the frontend ends its session: the ne
   expect(past).toMatchObject([{ reason: expect.stringMatching(/^the frontend ended the session/) }]);
   expect(relay).toMatchObject({ undecodable: 0, quarantined: 0 });
   expect(relay?.lost).toBeGreaterThan(0);
-  expect(kernelComplaints(machine.console())).toEqual([]);
+  expectNoComplaints(machine.console());
 });
 
 describe.each(deviceless)('%s', (backend) => {
@@ -197,7 +190,7 @@ describe.each(deviceless)('%s', (backend) => {
     expect(census.blasts).toBeGreaterThan(0);
     expect(census).toMatchObject({ torn: 0, disordered: 0 });
     expect(rig.view).toMatchObject({ state: 'active', relay: { undecodable: 0, quarantined: 0 } });
-    expect(kernelComplaints(rig.machine.console())).toEqual([]);
+    expectNoComplaints(rig.machine.console());
   });
 
   test('a probe is unloaded right behind what it wrote: all of it is decoded', async () => {
@@ -231,7 +224,7 @@ describe.each(deviceless)('%s', (backend) => {
     expect(rig.view.past).toMatchObject([{ boot_id: before, reason: 'the guest rebooted', lost: 0 }]);
     expect(rig.view.relay).toMatchObject({ backend });
     await delivers(rig, 'reborn');
-    expect(kernelComplaints(rig.machine.console().split('Linux version').at(-1) ?? '')).toEqual([]);
+    expectNoComplaints(rig.machine.console().split('Linux version').at(-1) ?? '');
   });
 
   test('the service is killed with -9: its successor resumes, and delivers what was written meanwhile', async () => {
@@ -253,7 +246,7 @@ describe.each(deviceless)('%s', (backend) => {
       (guest) => guest.relay !== null && guest.relay.delivered + guest.relay.lost === 200_002,
     );
     expect(relay).toMatchObject({ undecodable: 0, quarantined: 0 });
-    expect(kernelComplaints(machine.console())).toEqual([]);
+    expectNoComplaints(machine.console());
   });
 });
 
@@ -287,7 +280,7 @@ describe('the frontend is unloaded while its relay is active', () => {
     );
     process.kill(service.pid, 'SIGCONT');
     await service.guestUntil(({ state }) => state !== 'active');
-    expect(kernelComplaints(machine.console())).toEqual([]);
+    expectNoComplaints(machine.console());
   });
 });
 

@@ -8,7 +8,8 @@ import { afterAll, describe, expect, onTestFinished, test } from 'vitest';
 import { Machine } from '../../host/demo/machine.ts';
 import { kernelKeys } from '../../host/kernel/release.ts';
 import { heartbeatMs, regionHeader } from '../../host/wire/region.ts';
-import { kernelComplaints, leftovers, Rig, ServiceProcess } from '../harness/rig.ts';
+import { expectNoComplaints } from '../harness/kernel-log.ts';
+import { leftovers, Rig, ServiceProcess } from '../harness/rig.ts';
 
 afterAll(() => expect(leftovers()).toEqual([]));
 
@@ -71,7 +72,7 @@ describe.each(kernelKeys)('%s', (kernel) => {
     const meanMs = periodsMs.reduce((sum, period) => sum + period, 0) / periodsMs.length;
     expect(meanMs).toBeGreaterThan(heartbeatMs * 0.9);
     expect(meanMs).toBeLessThan(heartbeatMs * 1.5);
-    expect(kernelComplaints(machine.console())).toEqual([]);
+    expectNoComplaints(machine.console());
   });
 });
 
