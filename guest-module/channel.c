@@ -112,9 +112,13 @@ static bool open_is_worth_a_retry(const struct candidate *candidate)
 
 static void channel_open(struct candidate *candidate)
 {
-	unsigned int flags = memalloc_noreclaim_save();
-	int err = candidate->transport->open();
+	unsigned int flags;
+	int err;
 
+	if (candidate->transport->prepare)
+		candidate->transport->prepare();
+	flags = memalloc_noreclaim_save();
+	err = candidate->transport->open();
 	memalloc_noreclaim_restore(flags);
 	if (err && err != candidate->open_error && err != -ENODEV)
 		pr_warn("%s cannot be opened (%d)%s\n", candidate->transport->name, err,

@@ -111,24 +111,47 @@ static void serial_exit(void)
 	unregister_virtio_driver(&serial_driver);
 }
 
-static int keep_console(struct device *device, void *found)
+struct controller_search {
+	const struct device *parent;
+	struct device *found;
+};
+
+static int keep_child(struct device *device, void *data)
 {
-	if (device->bus != serial_driver.driver.bus || dev_to_virtio(device)->id.device != VIRTIO_ID_CONSOLE)
+	struct controller_search *search = data;
+
+	if (device->parent != search->parent || dev_to_virtio(device)->id.device != VIRTIO_ID_CONSOLE)
 		return 0;
-	*(struct device **)found = get_device(device);
+	search->found = get_device(device);
 	return 1;
 }
 
-/* A reference to it, or NULL. */
+/*
+ * A reference to it, or NULL. From the PCI device down, which cannot go meanwhile; over the bus, for among its parent's children a
+ * device is found too late: after the uevent that tells of it.
+ */
 static struct device *controller_find(void)
 {
-	struct device *controller = NULL;
+	struct controller_search search = {};
 	struct pci_dev *pci = NULL;
 
-	while (!controller && (pci = pci_get_class(CLASS_OF_OURS, pci)))
-		device_for_each_child(&pci->dev, &controller, keep_console);
+	while (!search.found && (pci = pci_get_class(CLASS_OF_OURS, pci))) {
+		search.parent = &pci->dev;
+		bus_for_each_dev(serial_driver.driver.bus, NULL, &search, keep_child);
+	}
 	pci_dev_put(pci);
-	return controller;
+	return search.found;
+}
+
+/* Waits for work of virtio_console's. */
+static void serial_prepare(void)
+{
+	struct device *controller = controller_find();
+
+	if (!controller)
+		return;
+	device_release_driver(controller);
+	put_device(controller);
 }
 
 static int serial_open(void)
@@ -138,7 +161,6 @@ static int serial_open(void)
 
 	if (!controller)
 		return -ENODEV;
-	device_release_driver(controller);
 	err = device_driver_attach(&serial_driver.driver, controller);
 	if (!err) {
 		serial_opened = true;
@@ -197,6 +219,7 @@ const struct vesper_transport vesper_transport_serial = {
 	.name = "virtio-serial",
 	.init = serial_init,
 	.exit = serial_exit,
+	.prepare = serial_prepare,
 	.open = serial_open,
 	.close = serial_close,
 	.is_open = serial_is_open,

@@ -63,6 +63,8 @@ struct vesper_transport {
 	int (*init)(void);
 	void (*exit)(void);
 
+	/* Optional. Called before open(), which may use up the kernel's reserves of memory and must not wait for work of others. */
+	void (*prepare)(void);
 	/* -ENODEV: what it needs is not there, a search will tell when; other errors: try again later. */
 	int (*open)(void);
 	void (*close)(void);
