@@ -153,7 +153,7 @@ test('taken from virtio_console and given back, also from a process that holds t
   await unharmed(rig);
 });
 
-test.each(['6.1', '6.12'] as const)('%s: a session outlives a suspend to RAM', async (kernel) => {
+test.each(['6.1', '6.12'] as const)('%s: suspended to RAM and woken', async (kernel) => {
   const rig = await start({ ...hotPlug, kernel });
   await rig.attach(['signal']);
   const position = rig.machine.consolePosition();
