@@ -153,8 +153,16 @@ test('taken from virtio_console and given back, also from a process that holds t
   await unharmed(rig);
 });
 
-test.each(['6.1', '6.12'] as const)('%s: suspended to RAM and woken', async (kernel) => {
-  const rig = await start({ ...hotPlug, kernel });
+test.each([
+  { kernel: '6.1', controller: 'plugged by the service', qemuArguments: [] },
+  {
+    kernel: '6.12',
+    controller: 'there from the start',
+    qemuArguments: ['-device', 'virtio-serial-pci,max_ports=2,class=0xff'],
+  },
+] as const)('$kernel, controller $controller: suspended to RAM and woken', async (options) => {
+  const rig = await start({ ...hotPlug, ...options });
+  expect(await drivers(rig.machine)).toBe('vesper');
   await rig.attach(['signal']);
   const position = rig.machine.consolePosition();
   await rig.machine.post('echo mem >/sys/power/state; echo awake >/dev/console');
