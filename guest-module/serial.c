@@ -286,6 +286,8 @@ int vesper_serial_start(struct vesper_serial *serial)
 	serial->page = NULL;
 	memcpy(serial->free, serial->out, sizeof(serial->free));
 	serial->free_count = DATA_PAGES;
+	/* First: before it some kernels (VIRTIO_HARDEN_NOTIFICATION) take no buffers. */
+	virtio_device_ready(serial->device);
 	/* A queue may be shorter than there are buffers. */
 	for (unsigned int i = 0; i < CONTROL_BUFFERS; i++)
 		if (serial_offer(serial, CONTROL_IN, &serial->heard[i], sizeof(serial->heard[i])))
@@ -293,7 +295,6 @@ int vesper_serial_start(struct vesper_serial *serial)
 	for (unsigned int i = 0; i < DATA_PAGES; i++)
 		if (serial_offer(serial, PORT_IN, serial->in[i], PAGE_SIZE))
 			break;
-	virtio_device_ready(serial->device);
 	serial->running = true;
 	virtqueue_kick(serial->queues[CONTROL_IN]);
 	virtqueue_kick(serial->queues[PORT_IN]);

@@ -18,8 +18,9 @@ import { projectRoot } from '../host/kernel/project.ts';
 const kernelKey = '6.1';
 const limitMs = 45 * 60_000;
 const diskMib = 1024;
-/** What QEMU reads beside its libraries. */
+/** What QEMU reads beside its libraries: firmware, and its emulator where that is a module. */
 const firmware = ['/usr/share/seabios', '/usr/share/qemu'];
+const emulator = '/usr/lib/x86_64-linux-gnu/qemu/accel-tcg-x86_64.so';
 
 /** Of node_modules what the program needs when it runs. */
 function runtimePackages(): readonly string[] {
@@ -55,7 +56,7 @@ async function makeDisk(scratch: string): Promise<string> {
   for (const library of new Set(libraries.flat())) put(library, library);
   put('/bin/busybox', 'bin/busybox');
   put(qemu.trim(), 'usr/bin/qemu-system-x86_64');
-  for (const folder of firmware) put(folder, folder);
+  for (const path of [...firmware, emulator]) put(path, path);
 
   const { release, image } = await fetchKernel(kernelKey);
   const parts = [

@@ -21,6 +21,7 @@ patiently() {
 	what=$2
 	shift 2
 	until "$@"; do
+		kill -0 $qemu 2>/dev/null || fail "$what (QEMU has ended)"
 		[ "$(cut -d. -f1 /proc/uptime)" -lt $deadline ] || fail "$what"
 		sleep 1
 	done
@@ -38,6 +39,7 @@ qemu-system-x86_64 -name guest=inner -machine pc -accel tcg,thread=single,tb-siz
 	-append 'console=ttyS0 no_timer_check vesper_modules=virtio_pci,vmw_vsock_virtio_transport,vesper vesper.channel=vsock vesper.vsock_reserved=1' \
 	-serial file:/tmp/console -serial pipe:/tmp/shell -serial null \
 	-device vhost-vsock-pci,guest-cid=42 -qmp unix:/tmp/inner.qmp,server=on,wait=off >/tmp/qemu 2>&1 &
+qemu=$!
 vesper serve --qemu inner=/tmp/inner.qmp --catalogue /vesper/build >/tmp/serve 2>&1 &
 patiently 900 'the inner guest is up' grep -q 'VESPER-GUEST READY' /tmp/console
 patiently 600 'the session is active' guest_is_active
