@@ -7,7 +7,7 @@ import { join } from 'node:path';
 import { messageOf, VesperError } from '../error.ts';
 import { Heartbeat } from '../guest/heartbeat.ts';
 import type { Logger } from '../log.ts';
-import type { Machine, Provider } from '../provider/provider.ts';
+import type { AskedProbe, Machine, Provider } from '../provider/provider.ts';
 import type { RelayFactory } from '../relay/relay.ts';
 import { AuditLog } from './audit.ts';
 import { Bus } from './bus.ts';
@@ -87,6 +87,10 @@ export class Service {
       machineFound: (machine: Machine) => this.#machineFound(machine),
       lifecycle: (machine: Machine, event: Parameters<ManagedGuest['lifecycle']>[0]) =>
         this.#guests.get(machine.uuid)?.lifecycle(event),
+      asked: (guest: Pick<Machine, 'name' | 'uuid'>, probes: readonly AskedProbe[]) => {
+        this.#services.wanted.ask(guest, probes);
+        void this.#guests.get(guest.uuid)?.reconfigured();
+      },
     };
     await Promise.all(this.#providers.map((provider) => provider.start(events)));
   }

@@ -36,15 +36,17 @@ export class Libvirtd implements AsyncDisposable {
     const socket = join(directory, 'r/libvirt/libvirt-sock');
     this.uri = `qemu+unix:///session?socket=${socket}`;
     this.#logs = join(directory, 'log');
-    for (const folder of ['', 'h', 'h/.config', 'h/.config/libvirt', 'r']) this.folder(folder);
+    // Short: libvirt has the sockets of channels below it, whose names may have 107 bytes.
+    for (const folder of ['', 'h', 'c', 'c/libvirt', 'r']) this.folder(folder);
     // Daemons of the same machine tell each other apart by it when a domain migrates.
-    this.file('h/.config/libvirt/libvirtd.conf', `host_uuid = "${randomUUID()}"\n`);
-    this.file('h/.config/libvirt/qemu.conf', 'stdio_handler = "file"\n');
+    this.file('c/libvirt/libvirtd.conf', `host_uuid = "${randomUUID()}"\n`);
+    this.file('c/libvirt/qemu.conf', 'stdio_handler = "file"\n');
 
     const user = root ? ['setpriv', `--reuid=${this.uid}`, `--regid=${this.uid}`, '--clear-groups'] : [];
     const environment = [
       'PATH=/usr/sbin:/usr/bin:/sbin:/bin',
       `HOME=${directory}/h`,
+      `XDG_CONFIG_HOME=${directory}/c`,
       `XDG_RUNTIME_DIR=${directory}/r`,
     ];
     const daemon = [...user, 'env', '-i', ...environment, 'sh', '-c'];
@@ -56,7 +58,7 @@ export class Libvirtd implements AsyncDisposable {
   }
 
   static async start(): Promise<Libvirtd> {
-    const daemon = new Libvirtd(scratchDirectory(tmpdir(), 'vesper-libvirtd-'));
+    const daemon = new Libvirtd(scratchDirectory(tmpdir(), 'vesper-lv-'));
     try {
       await daemon.launch();
       return daemon;
