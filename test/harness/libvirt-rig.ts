@@ -139,6 +139,12 @@ export class LibvirtRig implements AsyncDisposable {
     await this.service.start();
   }
 
+  /** Another connection of the test, after a restart of the daemon. */
+  async reconnect(): Promise<NativeConnection> {
+    await this.connection.close().catch(() => undefined);
+    return loadLibvirtAddon().Connection.open(this.daemon.uri);
+  }
+
   async close(): Promise<void> {
     await this.service.stop();
     this.#hub.close();
