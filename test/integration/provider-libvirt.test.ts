@@ -3,6 +3,7 @@
 /** The libvirt provider with real domains: attached while they run, and as they were afterwards. */
 
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import type { LibvirtGuestOptions } from '../harness/libvirt-guest.ts';
 import { LibvirtRig } from '../harness/libvirt-rig.ts';
 
 let rig: LibvirtRig;
@@ -20,7 +21,7 @@ afterAll(async () => {
 describe('a domain that runs', () => {
   test.each([
     { machine: 'pc', kernel: '6.1' },
-    { machine: 'q35', kernel: '6.1' },
+    { machine: 'q35', kernel: '6.12' },
   ] as const)('$machine, $kernel: events arrive; after the last probe it is as it was', async (shape) => {
     const name = `${shape.machine}-${shape.kernel}`;
     const one = await rig.boot({ name, ...shape });
@@ -42,5 +43,65 @@ describe('a domain that runs', () => {
     expect(await one.domain.xml()).toBe(before);
     expect(rig.regionFiles()).toEqual([]);
     rig.unharmed();
+  });
+});
+
+describe('which way events take', () => {
+  const carried: readonly {
+    readonly what: string;
+    readonly shape: LibvirtGuestOptions;
+    readonly backend: string;
+    readonly why: RegExp;
+  }[] = [
+    {
+      what: 'no free root port, but shared RAM: pages of the guest',
+      shape: { name: 'pages', machine: 'q35', rootPorts: 2, sharedMemory: true },
+      backend: 'guest-pages',
+      why: /^no ivshmem: a region needs a free PCI Express root port and the machine has only taken ones \(2\): add <controller type='pci' model='pcie-root-port'\/>/,
+    },
+    {
+      what: 'neither: the channel',
+      shape: { name: 'inline', machine: 'q35', rootPorts: 2 },
+      backend: 'inline',
+      why: /no guest-pages: its RAM is not shared: virsh edit inline: <memoryBacking>/,
+    },
+  ];
+  test.each(carried)('$what', async ({ shape, backend, why }) => {
+    const { name = '' } = shape;
+    const one = await rig.boot(shape);
+    const before = await one.domain.xml();
+    await rig.attach(['signal'], [], name);
+    await rig.delivers(one, 'carried');
+    expect(rig.view(name).relay).toMatchObject({
+      backend,
+      backend_reason: expect.stringMatching(why),
+      lost: 0,
+    });
+    await rig.guest(name).detach('signal', 'test');
+    expect(await one.domain.xml()).toBe(before);
+    expect(rig.regionFiles()).toEqual([]);
+    rig.unharmed();
+  });
+
+  test('a channel of our name that the owner of the domain put there is used, and stays', async () => {
+    const name = 'owned';
+    const devices =
+      "<channel type='unix'><source mode='bind'/><target type='virtio' name='org.vesper.probe.0'/></channel>";
+    const one = await rig.boot({ name, devices });
+    await rig.attach(['signal'], [], name);
+    await rig.delivers(one, 'carried');
+    expect(await one.domain.xml()).not.toContain('ua-vesper-channel');
+    await rig.guest(name).detach('signal', 'test');
+    expect(await one.domain.xml()).toMatch(/name='org.vesper.probe.0'/);
+    expect(await one.domain.xml()).not.toContain('vesper-region');
+  });
+
+  test('no virtio-serial controller and no vsock: said, with what to type', async () => {
+    const name = 'bare';
+    await rig.boot({ name, virtioSerial: false });
+    await expect(rig.attach(['signal'], [], name)).rejects.toThrow(
+      /it has neither a virtio-serial controller, .* \(virsh edit bare: <controller type='virtio-serial'\/> among the devices\), nor a vsock device, .*virsh attach-device bare vsock.xml --live$/,
+    );
+    expect(rig.guest(name).wanted).toEqual([]);
   });
 });
