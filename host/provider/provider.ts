@@ -72,6 +72,8 @@ export interface Machine extends MachineDescription {
   readonly state: MachineState;
   /** Nothing is to be plugged into it before a probe is wanted, and nothing left when none is any more. */
   readonly onDemand?: boolean;
+  /** Something of ours is plugged into it, by whatever service. */
+  readonly inUse?: boolean;
   /** Opens the control channel; hot-plugs the port where it is missing. */
   openChannel(): Promise<Channel>;
   /**

@@ -92,7 +92,7 @@ export class ManagedGuest {
   connect({ asked = false } = {}): void {
     if (this.#closed || this.#session !== undefined || this.#connecting !== undefined) return;
     if (this.machine.state !== 'running') return;
-    if (!asked && this.#unwanted && !this.#remembered) {
+    if (!asked && this.#unwanted && !this.#mayHaveProbes) {
       this.#become('running', `no probe is wanted on it: vesper attach ${this.machine.name} PROBE`);
       return;
     }
@@ -199,9 +199,11 @@ export class ManagedGuest {
     return this.machine.onDemand === true && this.#attaching === 0 && this.wanted.length === 0;
   }
 
-  /** Probes were loaded when it was last spoken to: they may still be. */
-  get #remembered(): boolean {
-    return (this.#services.memory.load(this.machine.uuid)?.probes.length ?? 0) > 0;
+  /** Loaded by a service before this one, or by that of another host. */
+  get #mayHaveProbes(): boolean {
+    return (
+      this.machine.inUse === true || (this.#services.memory.load(this.machine.uuid)?.probes.length ?? 0) > 0
+    );
   }
 
   /** Gives back a guest of which nobody wants anything any more. */

@@ -155,6 +155,7 @@ function domainXml(parts: DomainParts): string {
     <controller type='usb' model='none'/>${rootPorts}
     ${parts.virtioSerial === false ? '' : "<controller type='virtio-serial' index='0'/>"}
     ${parts.lines.map((path) => `<serial type='unix'><source mode='connect' path='${path}'/></serial>`).join('\n    ')}
+    <serial type='null'/>
     <memballoon model='virtio'/>
     ${parts.devices ?? ''}
   </devices>

@@ -79,6 +79,15 @@ export class LibvirtRig implements AsyncDisposable {
     return one;
   }
 
+  /** Ends a domain for good; its guest stays known to the service, as stopped. */
+  async end({ domain, guest }: RigDomain): Promise<void> {
+    await domain.destroy().catch(() => undefined); // a test may have ended it
+    await this.until(() =>
+      this.service.guests().every(({ machine, state }) => machine.name !== guest.name || state === 'stopped'),
+    );
+    await domain.undefine({ managedSave: true });
+  }
+
   guest(name = 'guest'): ManagedGuest {
     return this.service.guest(name);
   }

@@ -2,9 +2,12 @@
 
 /** The libvirt provider with real domains: attached while they run, and as they were afterwards. */
 
-import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import { afterAll, beforeAll, describe, expect, onTestFinished, test } from 'vitest';
 import type { LibvirtGuestOptions } from '../harness/libvirt-guest.ts';
-import { LibvirtRig } from '../harness/libvirt-rig.ts';
+import { LibvirtRig, type RigDomain } from '../harness/libvirt-rig.ts';
+
+/** Loading and unloading on a busy machine. */
+const patience = { timeout: 60_000, interval: 50 };
 
 let rig: LibvirtRig;
 
@@ -18,13 +21,20 @@ afterAll(async () => {
   expect(rig?.daemon.processes()).toEqual([]);
 });
 
+/** A domain that is gone after the test: each takes its part of the processor. */
+async function boot(options: LibvirtGuestOptions): Promise<RigDomain> {
+  const one = await rig.boot(options);
+  onTestFinished(() => rig.end(one));
+  return one;
+}
+
 describe('a domain that runs', () => {
   test.each([
     { machine: 'pc', kernel: '6.1' },
     { machine: 'q35', kernel: '6.12' },
   ] as const)('$machine, $kernel: events arrive; after the last probe it is as it was', async (shape) => {
     const name = `${shape.machine}-${shape.kernel}`;
-    const one = await rig.boot({ name, ...shape });
+    const one = await boot({ name, ...shape });
     await rig.service.guestFound(name, 30_000);
     const before = await one.domain.xml();
     expect(rig.view(name)).toMatchObject({ provider: 'libvirt', state: 'running', channel: '' });
@@ -68,7 +78,7 @@ describe('which way events take', () => {
   ];
   test.each(carried)('$what', async ({ shape, backend, why }) => {
     const { name = '' } = shape;
-    const one = await rig.boot(shape);
+    const one = await boot(shape);
     const before = await one.domain.xml();
     await rig.attach(['signal'], [], name);
     await rig.delivers(one, 'carried');
@@ -87,7 +97,7 @@ describe('which way events take', () => {
     const name = 'owned';
     const devices =
       "<channel type='unix'><source mode='bind'/><target type='virtio' name='org.vesper.probe.0'/></channel>";
-    const one = await rig.boot({ name, devices });
+    const one = await boot({ name, devices });
     await rig.attach(['signal'], [], name);
     await rig.delivers(one, 'carried');
     expect(await one.domain.xml()).not.toContain('ua-vesper-channel');
@@ -98,10 +108,49 @@ describe('which way events take', () => {
 
   test('no virtio-serial controller and no vsock: said, with what to type', async () => {
     const name = 'bare';
-    await rig.boot({ name, virtioSerial: false });
+    await boot({ name, virtioSerial: false });
     await expect(rig.attach(['signal'], [], name)).rejects.toThrow(
       /it has neither a virtio-serial controller, .* \(virsh edit bare: <controller type='virtio-serial'\/> among the devices\), nor a vsock device, .*virsh attach-device bare vsock.xml --live$/,
     );
     expect(rig.guest(name).wanted).toEqual([]);
+  });
+});
+
+describe('what a domain asks for itself', () => {
+  const uri = 'urn:vesper:probes:1';
+  const signals = (list: string) =>
+    `<probes><probe name="signal"><parameter name="signals" value="${list}"/></probe></probes>`;
+
+  test('in its metadata: loaded, loaded with others, refused with a sentence, unloaded', async () => {
+    const name = 'asking';
+    const { domain } = await boot({ name });
+    await rig.service.guestFound(name, 30_000);
+    const before = await domain.xml();
+    const ask = (text: string | null) =>
+      domain.setMetadata(text, { type: 'element', uri, key: 'vesper', live: true });
+    const probes = () =>
+      rig.view(name).probes.map(({ name, loaded, parameters }) => ({ name, loaded, parameters }));
+
+    await ask(signals('SIGSEGV'));
+    await expect
+      .poll(probes, patience)
+      .toEqual([{ name: 'signal', loaded: true, parameters: { signals: 'SIGSEGV' } }]);
+    expect(rig.view(name).probes[0]?.wanted_by).toBe('the metadata of asking');
+    await ask(signals('SIGKILL'));
+    await expect
+      .poll(probes, patience)
+      .toEqual([{ name: 'signal', loaded: true, parameters: { signals: 'SIGKILL' } }]);
+
+    await ask('<probes><prob name="signal"/></probes>');
+    await expect
+      .poll(() => rig.service.problems().get(name), patience)
+      .toMatch(/^the metadata of asking .* only <probe> may stand in it: write </);
+    await expect.poll(probes, patience).toMatchObject([{ name: 'signal', loaded: true }]);
+
+    await ask(null);
+    await expect.poll(() => rig.view(name), patience).toMatchObject({ state: 'running', probes: [] });
+    const after = async () => (await domain.xml()).replace('  <metadata/>\n', '');
+    await expect.poll(after, patience).toBe(before);
+    expect(rig.service.problems().size).toBe(0);
   });
 });

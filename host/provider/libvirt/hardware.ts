@@ -19,8 +19,11 @@ export class Hardware {
   readonly #region: RegionDevice;
   readonly #turn = new Turns();
   #gone = false;
+  #plugged: boolean;
 
-  constructor(site: DomainSite) {
+  /** `plugged`: something of ours is in the domain already. */
+  constructor(site: DomainSite, plugged: boolean) {
+    this.#plugged = plugged;
     this.#site = site;
     this.#devices = new Devices(site);
     this.#channel = new ChannelDevice(site, this.#devices);
@@ -36,7 +39,13 @@ export class Hardware {
     return this.#gone;
   }
 
+  /** Something of ours is plugged in, as far as is known. */
+  get plugged(): boolean {
+    return this.#plugged;
+  }
+
   provideRoute(): Promise<Route> {
+    this.#plugged = true;
     return this.#turn.take(() => this.#channel.provide());
   }
 
@@ -61,6 +70,7 @@ export class Hardware {
 
   /** Everything is as it was; of a domain that ended, its files are removed. */
   async release(): Promise<void> {
+    this.#plugged = false;
     const channel = this.#turn.take(async () => {
       if (!this.#gone) await this.#channel.withdraw();
     });

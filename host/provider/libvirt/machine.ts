@@ -37,6 +37,10 @@ export class LibvirtMachine implements Machine {
     return this.#lifecycle.state;
   }
 
+  get inUse(): boolean {
+    return this.#hardware.plugged;
+  }
+
   get lifecycle(): Lifecycle {
     return this.#lifecycle;
   }

@@ -155,26 +155,30 @@ export class LibvirtProvider implements Provider {
       return;
     }
     await this.#readMetadata(domain);
-    const machine = this.#met(domain, id, new Lifecycle(now));
+    const plugged = /<alias name='ua-vesper-/.test(await domain.xml());
+    const machine = this.#met(domain, id, new Lifecycle(now), plugged);
     this.#events?.machineFound(machine);
     if (now === 'paused') this.#events?.lifecycle(machine, { kind: 'paused' });
   }
 
-  #met({ name, uuid }: NativeDomain, id: number, lifecycle: Lifecycle): LibvirtMachine {
+  #met({ name, uuid }: NativeDomain, id: number, lifecycle: Lifecycle, plugged: boolean): LibvirtMachine {
     const { uri, regionDirectory = libvirtRegions, unplugLimitMs = 10_000, log } = this.#options;
     const { regionPrefix, shadowPrefix } = placesOf({ name, uuid }, uri, {
       run: '',
       region: regionDirectory,
     });
-    const hardware = new Hardware({
-      name,
-      uuid,
-      link: this.#link,
-      regionPrefix: `${libvirtRegions}/${basename(regionPrefix)}`,
-      shadowPrefix,
-      unplugLimitMs,
-      log,
-    });
+    const hardware = new Hardware(
+      {
+        name,
+        uuid,
+        link: this.#link,
+        regionPrefix: `${libvirtRegions}/${basename(regionPrefix)}`,
+        shadowPrefix,
+        unplugLimitMs,
+        log,
+      },
+      plugged,
+    );
     const known = this.#machines.get(uuid);
     if (known?.name === name) {
       known.came(id, hardware, lifecycle);
