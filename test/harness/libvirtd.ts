@@ -29,7 +29,7 @@ export class Libvirtd implements AsyncDisposable {
   readonly #supervisor: ChildProcess;
   readonly #logs: string;
 
-  private constructor(directory: string) {
+  private constructor(directory: string, ownShm: boolean) {
     const root = process.getuid?.() === 0;
     this.directory = directory;
     this.uid = root ? 65534 : (process.getuid?.() ?? 0);
@@ -51,14 +51,16 @@ export class Libvirtd implements AsyncDisposable {
     ];
     const daemon = [...user, 'env', '-i', ...environment, 'sh', '-c'];
     const namespace = root ? ['unshare', '--pid', '--fork', '--kill-child=KILL', '--mount-proc'] : [];
-    const command = ['--pdeathsig', 'KILL', ...namespace, 'bash', '-c', supervisor, 'bash', ...daemon];
+    const first = ownShm ? `mount -t tmpfs -o mode=1777 tmpfs /dev/shm && ${supervisor}` : supervisor;
+    const command = ['--pdeathsig', 'KILL', ...namespace, 'bash', '-c', first, 'bash', ...daemon];
     this.#supervisor = spawn('setpriv', [...command, `exec libvirtd >>${this.#logs} 2>&1`], {
       stdio: ['pipe', 'inherit', 'inherit'],
     });
   }
 
-  static async start(): Promise<Libvirtd> {
-    const daemon = new Libvirtd(scratchDirectory(tmpdir(), 'vesper-lv-'));
+  /** `ownShm`: as on another host, its /dev/shm is not this one's; needs root. */
+  static async start({ ownShm = false } = {}): Promise<Libvirtd> {
+    const daemon = new Libvirtd(scratchDirectory(tmpdir(), 'vesper-lv-'), ownShm);
     try {
       await daemon.launch();
       return daemon;
@@ -91,6 +93,11 @@ export class Libvirtd implements AsyncDisposable {
     if (pid === undefined) throw new Error(`no libvirtd runs: ${this.log()}`);
     process.kill(pid, signal);
     if (signal === 'SIGKILL') await until(() => this.pid === undefined, 'the end of libvirtd');
+  }
+
+  /** What to put before a command that is to run on the daemon's host, and to end with it. */
+  get there(): readonly string[] {
+    return ['nsenter', `--target=${this.pid}`, '--mount', '--pid', '--'];
   }
 
   /** The QEMU of a domain. */
