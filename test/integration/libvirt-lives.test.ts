@@ -116,6 +116,20 @@ test('the service is started anew: it reads on where the last one stopped', asyn
   await rig.delivers(one, 'served');
 });
 
+test('its kernel panics: found in the region though no channel works any more', async () => {
+  const position = one.guest.console.position;
+  const past = rig.guest().past.length;
+  await one.guest.shell.post('actor --name last segv; echo c >/proc/sysrq-trigger');
+  await rig.until(() => rig.guest().state === 'lost');
+  expect(rig.events.some(({ fields }) => fields['comm'] === 'last')).toBe(true);
+  const reason = expect.stringMatching(/^kernel panic: sysrq triggered crash/i);
+  expect(rig.guest().past.slice(past)).toMatchObject([{ reason, lost: 0 }]);
+  await one.domain.reset();
+  await one.guest.waitReady(position);
+  await rig.active();
+  await rig.delivers(one, 'revived');
+});
+
 test('QEMU is killed: said so, and its region is gone', async () => {
   const path = rig.guest().session?.region.path ?? '';
   process.kill(rig.daemon.qemuPid('guest'), 'SIGKILL');

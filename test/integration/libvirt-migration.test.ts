@@ -89,8 +89,8 @@ test.skipIf(process.getuid?.() !== 0)(
       probes: [{ name: 'signal', loaded: true }],
     });
     // However many of them were left for it.
-  await one.guest.shell.run('actor --name after segv');
-  await expect.poll(() => seenThere.has('after'), patience).toBe(true);
+    await one.guest.shell.run('actor --name after segv');
+    await expect.poll(() => seenThere.has('after'), patience).toBe(true);
     expect(kernelComplaints(one.guest.console.text)).toEqual([]);
   },
 );
