@@ -8,6 +8,7 @@ import { Command } from 'commander';
 import { ApiClient } from '../api/client.ts';
 import { messageOf } from '../error.ts';
 import { Catalogue } from '../probe/catalogue.ts';
+import { loadLibvirtAddon } from '../provider/libvirt/addon.ts';
 import { loadRelayAddon } from '../relay/native.ts';
 import {
   apiSocketPath,
@@ -49,6 +50,7 @@ async function examine(runDirectory: string): Promise<readonly Finding[]> {
     addon(),
     program('qemu-system-x86_64', 'virtual machines', 'apt-get install qemu-system-x86', 'missing'),
     kvm(),
+    libvirt(),
     sharedMemory(),
     writable('state directory', defaultStateDirectory()),
     writable('run directory', runDirectory),
@@ -86,6 +88,17 @@ function program(name: string, what: string, mend: string, otherwise: 'absent' |
   return found === undefined
     ? { what, state: otherwise, detail: `there is no ${name}`, mend }
     : { what, state: 'ok', detail: found, mend: '' };
+}
+
+function libvirt(): Finding {
+  const what = 'libvirt';
+  try {
+    loadLibvirtAddon();
+    return { what, state: 'ok', detail: 'its library loads: vesper serve --libvirt', mend: '' };
+  } catch (thrown) {
+    const mend = 'apt-get install libvirt0; make native';
+    return { what, state: 'absent', detail: messageOf(thrown), mend };
+  }
 }
 
 function kvm(): Finding {
