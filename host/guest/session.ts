@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-/** The backend's session with one incarnation of one guest: relay and probes. It ends once, with a reason. */
+/** The backend's session with one incarnation of one guest: its relay, and what looks after it. It ends once, with a reason. */
 
 import type { Frame } from '../channel/frame.ts';
 import { messageOf, VesperError } from '../error.ts';
@@ -9,7 +9,6 @@ import { errnoName } from '../probe/errno.ts';
 import type { ProvidedRegion } from '../provider/provider.ts';
 import type { Doorbell } from '../relay/doorbell.ts';
 import type { RelayBatch, RelayReader, RelayStatistics } from '../relay/relay.ts';
-import { limits } from '../wire/message.ts';
 import { ClockAlignment } from './clock.ts';
 import { ControlLink, type Unsolicited } from './control-link.ts';
 import { EventBatch } from './event-batch.ts';
@@ -19,9 +18,10 @@ import type { Beating } from './heartbeat.ts';
 import { hexOf, type Incarnation } from './incarnation.ts';
 import { InlineFeed } from './inline-feed.ts';
 import { Liveness, silentAfter } from './liveness.ts';
-import { type LoadedProbe, type PointState, pointStates } from './probe-state.ts';
-import { ProbeTable } from './probe-table.ts';
-import { type PushResult, push } from './push.ts';
+import { ProbeLoader, type SelfTestResult, type UnloadResult, unloadTimeLimitMs } from './probe-loader.ts';
+import type { LoadedProbe } from './probe-state.ts';
+import type { ProbeTable } from './probe-table.ts';
+import type { PushResult } from './push.ts';
 import { RegionNotices } from './region-notices.ts';
 import type { RelayPlace } from './relay-backend.ts';
 import { salvage } from './salvage.ts';
@@ -29,9 +29,6 @@ import type { SessionOptions } from './session-options.ts';
 
 const firstPings = 5;
 const helloPingLimitMs = 5_000;
-const unloadTimeLimitMs = 30_000;
-/** MODULE_NAME_LEN of the kernel is 56, with a NUL. */
-const moduleName = /^[\w-]{1,55}$/;
 
 /** How the reason of a session begins that ended with its channel, or with the guest's kernel. */
 export const channelClosed = 'the channel closed';
@@ -43,7 +40,6 @@ export class GuestSession implements Beating {
   readonly place: RelayPlace;
   readonly resumed: boolean;
   readonly clock = new ClockAlignment();
-  readonly probes: ProbeTable;
   readonly #options: SessionOptions;
   readonly #link: ControlLink;
   readonly #epoch: bigint;
@@ -51,11 +47,10 @@ export class GuestSession implements Beating {
   readonly #doorbell: Doorbell | undefined;
   readonly #feed: InlineFeed;
   readonly #liveness: Liveness;
+  readonly #loader: ProbeLoader;
   #relay: RelayReader | undefined;
   #tampered: string | undefined;
   #ended = false;
-  /** Pushes and unloads happen one after the other. */
-  #turn: Promise<unknown> = Promise.resolve();
 
   private constructor(
     options: SessionOptions,
@@ -76,7 +71,16 @@ export class GuestSession implements Beating {
       uuid: options.machine.uuid,
       bootId: hexOf(established.hello.boot_id),
     };
-    this.probes = new ProbeTable();
+    this.#loader = new ProbeLoader({
+      link,
+      incarnation: this.incarnation,
+      chunkMax: established.hello.chunk_max,
+      imageOf: options.imageOf,
+      remembered: options.remembered,
+      drain: () => this.drain(),
+      onChange: () => this.#rememberNow(),
+      onUncertain: (why) => this.end(why),
+    });
     this.#batch = new EventBatch(this.incarnation, this.probes, this.clock);
     this.#liveness = new Liveness({
       link,
@@ -134,7 +138,7 @@ export class GuestSession implements Beating {
       half = established;
       session = new GuestSession(options, link, established, feed);
       // Before the first record is read: which probe has which slot, and what time it is in the guest.
-      await session.#recover();
+      await session.#loader.recover();
       for (let round = 0; round < firstPings; round += 1) await session.#liveness.ping(helloPingLimitMs);
       session.#start(established);
     } catch (thrown) {
@@ -187,90 +191,27 @@ export class GuestSession implements Beating {
     return this.clock.aligned ? this.clock.boundNs(Number(process.hrtime.bigint())) / 1e3 : null;
   }
 
-  /** Load an image and arm it; a slot has to be free. A load the guest's kernel refused is a result, not an error. */
+  /** What is loaded, by slot. */
+  get probes(): ProbeTable {
+    return this.#loader.probes;
+  }
+
+  /** As ProbeLoader.push. */
   push(image: ProbeImage, args: string): Promise<PushResult> {
-    return this.#inTurn(async () => {
-      const slot = this.probes.freeSlot();
-      if (slot === undefined)
-        throw new VesperError('REFUSED', `${this.incarnation.guest}: no probe slot is free`);
-      // Known before it can write: its first record may be read before the answer to the commit.
-      this.probes.set({
-        slot,
-        name: image.name,
-        sha256: image.sha256,
-        image,
-        loading: true,
-        registered: false,
-        armedPoints: 0,
-        points: [],
-        args,
-      });
-      let result: PushResult;
-      try {
-        result = await push(this.#link, {
-          image,
-          slot,
-          args,
-          chunkBytes: Math.min(this.hello.chunk_max, limits.CHUNK_MAX.value),
-        });
-      } catch (thrown) {
-        // Whether it loaded is not known; a new session asks the frontend.
-        if (!this.#ended) this.end(`a push failed: ${messageOf(thrown)}`);
-        throw this.#pushFailed(image, thrown);
-      }
-      if (result.error === 0) {
-        const { registered, armedPoints, points } = result;
-        this.probes.set({
-          slot,
-          name: image.name,
-          sha256: image.sha256,
-          image,
-          registered,
-          armedPoints,
-          points,
-          args,
-        });
-        this.#rememberNow();
-      } else {
-        this.drain();
-        this.probes.remove(slot);
-      }
-      return result;
-    });
+    return this.#loader.push(image, args);
   }
 
-  #pushFailed({ name }: ProbeImage, thrown: unknown): unknown {
-    if (!(thrown instanceof VesperError)) return thrown;
-    const message = `${thrown.message}: whether ${name} was loaded is not known yet; it stays wanted, and the service sees to it when the guest answers again (vesper detach ${this.incarnation.guest} ${name} calls it off)`;
-    return new VesperError(thrown.code, message, { cause: thrown, data: { ...thrown.data, probe: name } });
+  unload(probe: LoadedProbe): Promise<UnloadResult> {
+    return this.#loader.unload(probe);
   }
 
-  /** Disarm and unload. Returns 0 or the negative errno of the guest's kernel. */
-  unload(
-    probe: LoadedProbe,
-  ): Promise<{ readonly error: number; readonly written: number; readonly lost: number }> {
-    return this.#inTurn(async () => {
-      const { payload } = await this.#link.request('unload', { slot: probe.slot }, 'unloaded', {
-        timeLimitMs: unloadTimeLimitMs,
-      });
-      if (payload.error === 0) {
-        // Its last records are still to be decoded.
-        this.drain();
-        this.probes.remove(probe.slot);
-        this.#rememberNow();
-      }
-      return { error: payload.error, written: Number(payload.written), lost: Number(payload.lost) };
-    });
+  selfTest(probe: LoadedProbe): Promise<SelfTestResult> {
+    return this.#loader.selfTest(probe);
   }
 
-  /** Let the probe fire its own handlers; returns which ran. */
-  selfTest(probe: LoadedProbe): Promise<{ readonly error: string; readonly points: readonly PointState[] }> {
-    return this.#inTurn(async () => {
-      const { payload, tail } = await this.#link.request('self_test', { slot: probe.slot }, 'self_tested', {
-        timeLimitMs: unloadTimeLimitMs,
-      });
-      return { error: payload.error === 0 ? '' : errnoName(payload.error), points: pointStates(tail) };
-    });
+  /** Ask the frontend anew what is loaded: a push of a service that died may have come to its end. */
+  refreshProbes(): Promise<void> {
+    return this.#loader.recover();
   }
 
   /** What the frontend itself says of its probes and counters. */
@@ -324,12 +265,6 @@ export class GuestSession implements Beating {
     this.#options.events.ended(why);
   }
 
-  #inTurn<T>(work: () => Promise<T>): Promise<T> {
-    const mine = this.#turn.then(work, work);
-    this.#turn = mine.catch(() => undefined);
-    return mine;
-  }
-
   #start({ place: { region }, layout, epoch }: Established): void {
     const { relays, log, heartbeat, events } = this.#options;
     const { guest } = this.incarnation;
@@ -369,39 +304,6 @@ export class GuestSession implements Beating {
     this.#options.events.batch(this.#batch.bind(batch));
     // The guest rang for its last record. Not from within the relay that delivers it.
     if (this.#batch.panicMessage !== undefined) setImmediate(() => this.end(kernelPanic));
-  }
-
-  /** Ask the frontend anew what is loaded: a push of a service that died may have come to its end. */
-  refreshProbes(): Promise<void> {
-    return this.#inTurn(() => this.#recover());
-  }
-
-  /** What is loaded already: after a restart of the service, or by one that died in the middle of a push. */
-  async #recover(): Promise<void> {
-    const { tail } = await this.status();
-    const { remembered, imageOf } = this.#options;
-    const known = remembered?.bootId === this.incarnation.bootId ? remembered.probes : [];
-    for (const probe of tail) {
-      const sha256 = hexOf(probe.sha256);
-      if (probe.slot >= limits.SLOTS.value || !moduleName.test(probe.name)) {
-        throw new VesperError(
-          'PROTOCOL',
-          `${this.incarnation.guest}: the frontend reports an impossible probe, "${probe.name}" in slot ${probe.slot}`,
-          { data: { guest: this.incarnation.guest, slot: probe.slot } },
-        );
-      }
-      if (this.probes.slots[probe.slot]?.probe.sha256 === sha256) continue;
-      this.probes.set({
-        slot: probe.slot,
-        name: probe.name,
-        sha256,
-        image: imageOf(sha256),
-        registered: probe.registered === 1,
-        armedPoints: probe.armed_points,
-        points: [],
-        args: known.find((one) => one.slot === probe.slot && one.sha256 === sha256)?.args,
-      });
-    }
   }
 
   /** The machine ran on after a pause: its clock stood still meanwhile. */
@@ -477,9 +379,7 @@ export class GuestSession implements Beating {
     this.#options.events.remember({
       bootId: this.incarnation.bootId,
       epoch: String(this.#epoch),
-      probes: this.probes
-        .all()
-        .map(({ slot, name, sha256, args }) => ({ slot, name, sha256, args: args ?? '' })),
+      probes: this.#loader.remembered(),
     });
   }
 }
