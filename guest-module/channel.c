@@ -120,7 +120,7 @@ static void channel_open(struct candidate *candidate)
 	flags = memalloc_noreclaim_save();
 	err = candidate->transport->open();
 	memalloc_noreclaim_restore(flags);
-	if (err && err != candidate->open_error && err != -ENODEV)
+	if (err && err != candidate->open_error && err != -ENODEV && err != -EAGAIN)
 		pr_warn("%s cannot be opened (%d)%s\n", candidate->transport->name, err,
 			err == -EMFILE || err == -EBUSY || err == -EADDRINUSE ? ": another program holds it" : "");
 	candidate->open_error = err;

@@ -5,7 +5,7 @@
 /bin/busybox --install -s /bin
 export PATH=/vesper/dist:/bin:/usr/bin HOME=/tmp VESPER_RUN_DIR=/tmp/run VESPER_STATE_DIR=/tmp/state
 
-say() { echo "NESTED $(cut -d. -f1 /proc/uptime) s: $*" >/dev/console; }
+say() { echo "NESTED $(cut -d. -f1 /proc/uptime) s: $*" | tr -cd '\n -~' >/dev/console; }
 
 fail() {
 	say "FAILED: $*"
@@ -41,7 +41,7 @@ qemu-system-x86_64 -name guest=inner -machine pc -accel tcg,thread=single,tb-siz
 	-device vhost-vsock-pci,guest-cid=42 -qmp unix:/tmp/inner.qmp,server=on,wait=off >/tmp/qemu 2>&1 &
 qemu=$!
 vesper serve --qemu inner=/tmp/inner.qmp --catalogue /vesper/build >/tmp/serve 2>&1 &
-patiently 900 'the inner guest is up' grep -q 'VESPER-GUEST READY' /tmp/console
+patiently 1800 'the inner guest is up' grep -q 'VESPER-GUEST READY' /tmp/console
 patiently 600 'the session is active' guest_is_active
 grep -q 'vsock port 837 of CID 42' /tmp/guests || fail 'it goes over vsock'
 vesper attach inner signal >/tmp/attach 2>&1 || fail 'a probe is attached'
