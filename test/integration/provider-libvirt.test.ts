@@ -154,3 +154,25 @@ describe('what a domain asks for itself', () => {
     expect(rig.service.problems().size).toBe(0);
   });
 });
+
+test('a domain whose QEMU hangs: said so, and no other waits for it', async () => {
+  const [stuck, fine] = [await boot({ name: 'stuck' }), await boot({ name: 'fine' })];
+  await rig.service.guestFound('stuck', 30_000);
+  const qemu = rig.daemon.qemuPid('stuck');
+  process.kill(qemu, 'SIGSTOP');
+  try {
+    const refused = expect(rig.attach(['signal'], [], 'stuck')).rejects.toThrow(
+      /^stuck is running: stuck: .*: its QEMU or libvirtd hangs$/,
+    );
+    await rig.attach(['signal'], [], 'fine');
+    await rig.delivers(fine, 'unmoved');
+    await refused;
+  } finally {
+    process.kill(qemu, 'SIGCONT');
+  }
+  // What libvirt was asked for may have come about meanwhile.
+  await expect
+    .poll(() => rig.attach(['signal'], [], 'stuck').then(() => 'attached', String), patience)
+    .toBe('attached');
+  await rig.delivers(stuck, 'moved');
+});
