@@ -19,9 +19,10 @@ import { defaultRegionBytes } from '../../host/service/config.ts';
 import type { ProbeRule } from '../../host/service/config-file.ts';
 import type { ManagedGuest } from '../../host/service/managed-guest.ts';
 import { Service } from '../../host/service/service.ts';
+import { expectNoComplaints } from './kernel-log.ts';
 import { LibvirtGuest, type LibvirtGuestOptions } from './libvirt-guest.ts';
 import { Libvirtd } from './libvirtd.ts';
-import { kernelComplaints, repository } from './rig.ts';
+import { repository } from './rig.ts';
 
 const patienceMs = 90_000;
 const poll = { timeout: patienceMs, interval: 20 };
@@ -176,7 +177,7 @@ export class LibvirtRig implements AsyncDisposable {
 
   /** Nothing was lost, and no guest's kernel complained. */
   unharmed(): void {
-    for (const { guest } of this.#domains) expect(kernelComplaints(guest.console.text)).toEqual([]);
+    for (const { guest } of this.#domains) expectNoComplaints(guest.console.text);
   }
 
   #newService(): Service {

@@ -16,6 +16,10 @@ const patienceMs = 20_000;
  */
 const supervisor = 'while read -r _; do "$@" & done';
 
+/** In a mount namespace of its own; whatever /dev/shm lies in, only there. */
+const privateShm =
+  'for place in /dev/shm /dev /; do mount --make-rprivate $place 2>/dev/null && break; done; mount -t tmpfs -o mode=1777 tmpfs /dev/shm';
+
 /**
  * A real libvirtd in session mode, which needs no configuration of this machine, with a folder of its own. As root it runs
  * as another user, because root's is always the system's; it and all it starts live in a process namespace then, which
@@ -50,8 +54,10 @@ export class Libvirtd implements AsyncDisposable {
       `XDG_RUNTIME_DIR=${directory}/r`,
     ];
     const daemon = [...user, 'env', '-i', ...environment, 'sh', '-c'];
-    const namespace = root ? ['unshare', '--pid', '--fork', '--kill-child=KILL', '--mount-proc'] : [];
-    const first = ownShm ? `mount -t tmpfs -o mode=1777 tmpfs /dev/shm && ${supervisor}` : supervisor;
+    // What is mounted elsewhere stays as it is: in a plain chroot / is no mount point whose propagation could be changed.
+    const proc = ['--propagation', 'unchanged', '--mount-proc'];
+    const namespace = root ? ['unshare', '--pid', '--fork', '--kill-child=KILL', ...proc] : [];
+    const first = ownShm ? `${privateShm} && ${supervisor}` : supervisor;
     const command = ['--pdeathsig', 'KILL', ...namespace, 'bash', '-c', first, 'bash', ...daemon];
     this.#supervisor = spawn('setpriv', [...command, `exec libvirtd >>${this.#logs} 2>&1`], {
       stdio: ['pipe', 'inherit', 'inherit'],

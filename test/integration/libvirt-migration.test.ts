@@ -7,9 +7,10 @@ import { join } from 'node:path';
 import { expect, onTestFinished, test } from 'vitest';
 import { ApiClient } from '../../host/api/client.ts';
 import { apiSocketPath } from '../../host/service/config.ts';
+import { expectNoComplaints } from '../harness/kernel-log.ts';
 import { LibvirtRig } from '../harness/libvirt-rig.ts';
 import { Libvirtd } from '../harness/libvirtd.ts';
-import { kernelComplaints, repository } from '../harness/rig.ts';
+import { repository } from '../harness/rig.ts';
 
 const patience = { timeout: 90_000, interval: 50 };
 const deaths = 200;
@@ -91,6 +92,6 @@ test.skipIf(process.getuid?.() !== 0)(
     // However many of them were left for it.
     await one.guest.shell.run('actor --name after segv');
     await expect.poll(() => seenThere.has('after'), patience).toBe(true);
-    expect(kernelComplaints(one.guest.console.text)).toEqual([]);
+    expectNoComplaints(one.guest.console.text);
   },
 );
