@@ -12,7 +12,7 @@ const patience = { timeout: 60_000, interval: 50 };
 let rig: LibvirtRig;
 
 beforeAll(async () => {
-  rig = await LibvirtRig.create();
+  rig = await LibvirtRig.create({ removedKeptMs: 100 });
   await rig.service.start();
 });
 
@@ -175,4 +175,14 @@ test('a domain whose QEMU hangs: said so, and no other waits for it', async () =
     .poll(() => rig.attach(['signal'], [], 'stuck').then(() => 'attached', String), patience)
     .toBe('attached');
   await rig.delivers(stuck, 'moved');
+});
+
+test('a domain that ended and was undefined is forgotten', async () => {
+  const { guest, domain } = await rig.define({ name: 'brief' });
+  await domain.start();
+  await rig.service.guestFound('brief', 30_000);
+  await domain.destroy();
+  await rig.until(() => rig.guest('brief').state === 'stopped', 'brief');
+  await domain.undefine();
+  await rig.until(() => !rig.service.guests().some(({ machine }) => machine.uuid === guest.uuid));
 });
