@@ -9,7 +9,7 @@ import { createHash, randomBytes } from 'node:crypto';
 import { constants } from 'node:fs';
 import { type FileHandle, open, readdir, rm } from 'node:fs/promises';
 import { basename, dirname, join } from 'node:path';
-import { VesperError } from '../error.ts';
+import { messageOf, VesperError } from '../error.ts';
 import { layoutVersion, pageBytes, regionHeader, regionMagic } from '../wire/region.ts';
 import { decode, encode } from '../wire/struct.ts';
 import type { ProvidedRegion } from './provider.ts';
@@ -125,6 +125,26 @@ export async function restampRegionFile(path: string): Promise<ProvidedRegion | 
   } catch (error) {
     if (['ENOENT', 'EACCES', 'ELOOP'].includes((error as NodeJS.ErrnoException).code ?? '')) return undefined;
     throw error;
+  } finally {
+    await file?.close();
+  }
+}
+
+/**
+ * Makes a region's file that of the user QEMU runs as, for nobody else to read. By a descriptor: that user may put a link in the place
+ * of a file that is his. Throws PROVIDER where this service may not.
+ */
+export async function giveRegionFile(path: string, user: { uid: number; gid: number }): Promise<void> {
+  let file: FileHandle | undefined;
+  try {
+    file = await open(path, O_RDWR | O_NOFOLLOW);
+    const status = await file.stat();
+    if (!status.isFile() || status.nlink !== 1) throw new Error('it is not a file of one name');
+    if (status.uid !== user.uid) await file.chown(user.uid, user.gid);
+    await file.chmod(0o600);
+  } catch (error) {
+    const message = `${path} cannot be given to the user ${user.uid} that QEMU runs as: run the service as root or as that user (${messageOf(error)})`;
+    throw new VesperError('PROVIDER', message, { cause: error, data: { path, uid: user.uid } });
   } finally {
     await file?.close();
   }

@@ -69,14 +69,20 @@ export class LibvirtRig implements AsyncDisposable {
     }
   }
 
-  /** A domain with the frontend, defined and booted. */
-  async boot(options: LibvirtGuestOptions = {}): Promise<RigDomain> {
+  /** A domain with the frontend that is not started. */
+  async define(options: LibvirtGuestOptions = {}): Promise<RigDomain> {
     const guest = await LibvirtGuest.create(this.daemon, { frontend: true, ...options });
     const domain = await this.connection.defineDomain(guest.xml);
     const one = { guest, domain };
     this.#domains.push(one);
-    await domain.start();
-    await guest.waitReady();
+    return one;
+  }
+
+  /** The same, booted. */
+  async boot(options: LibvirtGuestOptions = {}): Promise<RigDomain> {
+    const one = await this.define(options);
+    await one.domain.start();
+    await one.guest.waitReady();
     return one;
   }
 

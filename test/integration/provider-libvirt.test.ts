@@ -12,7 +12,7 @@ const patience = { timeout: 60_000, interval: 50 };
 let rig: LibvirtRig;
 
 beforeAll(async () => {
-  rig = await LibvirtRig.create();
+  rig = await LibvirtRig.create({ removedKeptMs: 100 });
   await rig.service.start();
 });
 
@@ -153,4 +153,36 @@ describe('what a domain asks for itself', () => {
     await expect.poll(after, patience).toBe(before);
     expect(rig.service.problems().size).toBe(0);
   });
+});
+
+test('a domain whose QEMU hangs: said so, and no other waits for it', async () => {
+  const [stuck, fine] = [await boot({ name: 'stuck' }), await boot({ name: 'fine' })];
+  await rig.service.guestFound('stuck', 30_000);
+  const qemu = rig.daemon.qemuPid('stuck');
+  process.kill(qemu, 'SIGSTOP');
+  try {
+    const refused = expect(rig.attach(['signal'], [], 'stuck')).rejects.toThrow(
+      /^stuck is running: stuck: .*: its QEMU or libvirtd hangs$/,
+    );
+    await rig.attach(['signal'], [], 'fine');
+    await rig.delivers(fine, 'unmoved');
+    await refused;
+  } finally {
+    process.kill(qemu, 'SIGCONT');
+  }
+  // What libvirt was asked for may have come about meanwhile.
+  await expect
+    .poll(() => rig.attach(['signal'], [], 'stuck').then(() => 'attached', String), patience)
+    .toBe('attached');
+  await rig.delivers(stuck, 'moved');
+});
+
+test('a domain that ended and was undefined is forgotten', async () => {
+  const { guest, domain } = await rig.define({ name: 'brief' });
+  await domain.start();
+  await rig.service.guestFound('brief', 30_000);
+  await domain.destroy();
+  await rig.until(() => rig.guest('brief').state === 'stopped', 'brief');
+  await domain.undefine();
+  await rig.until(() => !rig.service.guests().some(({ machine }) => machine.uuid === guest.uuid));
 });

@@ -48,6 +48,14 @@ describe('a configuration', () => {
     });
   });
 
+  test.each([
+    [['providers:', '  libvirt:'], {}],
+    [['providers: { libvirt: { uri: qemu:///session } }'], { uri: 'qemu:///session' }],
+    [['providers: { libvirt: { guests: ["web*", db] } }'], { guests: ['web*', 'db'] }],
+  ])('libvirt: %j', (lines, libvirt) => {
+    expect(parse(...lines).providers).toEqual({ libvirt });
+  });
+
   test('that is empty leaves everything as it is by default', () => {
     const nothing = {
       providers: {},
@@ -113,6 +121,10 @@ describe('a configuration', () => {
     [
       ['providers: { qemu: { folders: /run/vms } }'],
       'v.yaml:1:22: providers.qemu.folders: write a list: [a, b], or lines that begin with "- " here',
+    ],
+    [
+      ['providers:', '  libvirt: { url: x }'],
+      'v.yaml:2:14: providers.libvirt.url: unknown key: did you mean uri? Here may stand uri, guests',
     ],
     [['providers: [qemu]'], 'v.yaml:1:1: providers: write a mapping: lines of "key: value" here'],
     [['log: { level: [info] }'], 'v.yaml:1:8: log.level: write one value here'],

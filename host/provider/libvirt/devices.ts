@@ -4,7 +4,6 @@
 
 import { VesperError } from '../../error.ts';
 import type { Logger } from '../../log.ts';
-import { type Owner, ownerWith } from '../qemu/site.ts';
 import { type DomainDevices, domainDevices } from './domain-xml.ts';
 import { codeOf } from './failure.ts';
 import type { LibvirtLink } from './link.ts';
@@ -78,9 +77,8 @@ export class Devices {
   }
 
   /** Whom files have to belong to that QEMU opens. */
-  async owner(devices: DomainDevices): Promise<Owner> {
-    const { uid, gid } = await qemuUser(this.#site.link.uri, devices);
-    return ownerWith(uid, gid);
+  user(devices: DomainDevices): Promise<{ readonly uid: number; readonly gid: number }> {
+    return qemuUser(this.#site.link.uri, devices);
   }
 
   /** Asks for it; true where there is no such device any more. */

@@ -93,6 +93,12 @@ export class LibvirtLink {
     }
   }
 
+  /** Whether the guest is defined or runs; true where libvirt cannot be asked. */
+  async knows({ uuid }: GuestName): Promise<boolean> {
+    const refusal = await this.#connection?.domainByUuid(uuid).then(() => undefined, codeOf);
+    return refusal !== 'VIR_ERR_NO_DOMAIN';
+  }
+
   /** From opening to the end of one connection. */
   async #once(opened: () => void): Promise<void> {
     const { uri, timeLimitMs, log, onOpen } = this.#options;

@@ -28,6 +28,8 @@ export interface LibvirtProviderOptions {
   readonly regionDirectory?: string;
   /** How long the region of a guest waits that died while no service was there. Default: a day. */
   readonly blackBoxKeptMs?: number;
+  /** How long a domain is remembered that has ended and is not defined any more. Default: an hour. */
+  readonly removedKeptMs?: number;
   /** For opening the connection and for each call. */
   readonly callLimitMs?: number;
   /** How long a guest may take to let go of a device. */
@@ -38,6 +40,7 @@ export interface LibvirtProviderOptions {
 /** Where libvirt has the memory of ivshmem devices. */
 const libvirtRegions = '/dev/shm';
 const defaultBlackBoxKeptMs = 24 * 3_600_000;
+const defaultRemovedKeptMs = 3_600_000;
 /** start() waits no longer for a daemon that does not answer; its guests are found later. */
 const startLimitMs = 1_000;
 
@@ -51,6 +54,8 @@ export class LibvirtProvider implements Provider {
   readonly #turns = new Map<string, Turns>();
   /** What is wrong with the metadata of guests, by their names. */
   readonly #badMetadata = new Map<string, string>();
+  /** By UUID: what looks whether a domain that ended is still defined. */
+  readonly #leaving = new Map<string, NodeJS.Timeout>();
   readonly #synced = Promise.withResolvers<void>();
   #events: ProviderEvents | undefined;
   #running: Promise<void> | undefined;
@@ -79,6 +84,7 @@ export class LibvirtProvider implements Provider {
 
   async stop(): Promise<void> {
     this.#events = undefined;
+    for (const timer of this.#leaving.values()) clearTimeout(timer);
     await this.#link.stop();
     await this.#running;
   }
@@ -124,6 +130,7 @@ export class LibvirtProvider implements Provider {
     const uuids = new Set(running.map(({ uuid }) => uuid));
     for (const machine of this.#machines.values()) {
       if (!uuids.has(machine.uuid)) this.#inTurn(machine, async () => this.#missing(machine));
+      if (machine.state === 'stopped') this.#expire(machine);
     }
     // One that cannot be looked at holds up no other.
     await Promise.allSettled(running.map((domain) => this.#inTurn(domain, () => this.#look(domain))));
@@ -135,6 +142,8 @@ export class LibvirtProvider implements Provider {
     this.#inTurn(domain, async () => {
       const machine = this.#machines.get(domain.uuid);
       if (machine === undefined || machine.state === 'stopped') {
+        if (machine !== undefined && event.kind === 'lifecycle' && event.event === 'undefined')
+          this.#expire(machine);
         if (begins) await this.#look(await connection.domainByUuid(domain.uuid));
         return;
       }
@@ -197,6 +206,26 @@ export class LibvirtProvider implements Provider {
     if (event === undefined) return;
     if (event.kind === 'stopped') machine.hardware.machineGone();
     this.#events?.lifecycle(machine, event);
+    if (event.kind === 'stopped') this.#expire(machine);
+  }
+
+  /** A domain that ended, and that libvirt then does not know any more, is forgotten. */
+  #expire(machine: LibvirtMachine): void {
+    const { uuid } = machine;
+    clearTimeout(this.#leaving.get(uuid));
+    const forget = async (): Promise<void> => {
+      this.#leaving.delete(uuid);
+      if (machine.state !== 'stopped' || (await this.#link.knows(machine))) return;
+      this.#machines.delete(uuid);
+      this.#turns.delete(uuid);
+      this.#badMetadata.delete(machine.name);
+      this.#events?.lifecycle(machine, { kind: 'removed' });
+    };
+    const timer = setTimeout(
+      () => this.#inTurn(machine, forget),
+      this.#options.removedKeptMs ?? defaultRemovedKeptMs,
+    );
+    this.#leaving.set(uuid, timer);
   }
 
   #metadataChanged(connection: NativeConnection, { uuid }: EventDomain): void {

@@ -11,6 +11,7 @@ import { VesperError } from '../../error.ts';
 import type { ProvidedRegion } from '../provider.ts';
 import {
   createRegionFile,
+  giveRegionFile,
   readRegionFile,
   removeRegion,
   removeRegionFiles,
@@ -53,7 +54,7 @@ export class RegionDevice {
     const address = this.#address(before);
     const region = await createRegionFile(regionPrefix, bytes);
     try {
-      await (await this.#devices.owner(before)).give(region.path);
+      await giveRegionFile(region.path, await this.#devices.user(before));
       const file = basename(region.path);
       const alias = `${aliasPrefix}${file.slice(-8)}`;
       const size = `<size unit='KiB'>${bytes >> 10}</size>`;
@@ -91,7 +92,7 @@ export class RegionDevice {
     const path = join(dirname(this.#site.regionPrefix), name);
     const region = (await readRegionFile(path)) ?? (await restampRegionFile(path));
     // A QEMU into which the domain was restored made the file itself, for everybody to read.
-    if (region !== undefined) await (await this.#devices.owner(devices)).give(path);
+    if (region !== undefined) await giveRegionFile(path, await this.#devices.user(devices));
     return region;
   }
 
