@@ -108,6 +108,10 @@ modules: node_modules/.package-lock.json ## build the frontend and the probes fo
 	@mkdir -p build
 	@$(KERNEL) build
 
+.PHONY: package
+package: build ## make Debian packages of the service and of the frontend (DKMS), in build/package
+	$(NODE) host/package/main.ts
+
 .PHONY: generate
 generate: node_modules/.package-lock.json ## write the C header and the documentation of the wire format
 	$(NODE) host/wire/generate.ts
