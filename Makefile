@@ -14,7 +14,7 @@ KERNEL := flock build/.kernels.lock $(NODE) host/kernel/main.ts
 # What a fresh Debian 12 lacks. nodejs and npm only where there is none: any Node from 18 on can fetch the one we use.
 PACKAGES := build-essential kmod xz-utils libelf1 sparse clang-format git ca-certificates \
 	debian-archive-keyring util-linux busybox-static qemu-system-x86 socat prometheus \
-	libvirt-dev libvirt-daemon libvirt-daemon-driver-qemu
+	libvirt-dev libvirt-daemon libvirt-daemon-driver-qemu mmdebstrap
 
 # Tests start a Prometheus of their own: the server that its package starts is not wanted where the package was not there before.
 PROMETHEUS_OFF := [ ! -d /run/systemd/system ] || $$root systemctl disable --now prometheus

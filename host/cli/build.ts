@@ -91,12 +91,16 @@ async function kernelOf(options: Options, progress: (line: string) => void): Pro
 }
 
 function kernelOfHeaders(headers: string): KernelHeaders {
-  const release = join(headers, 'include/config/kernel.release');
-  if (!existsSync(release)) {
+  // Not include/config/kernel.release: Debian's has the version of the sources in it.
+  const file = join(headers, 'include/generated/utsrelease.h');
+  const [, release] = existsSync(file)
+    ? (/^#define UTS_RELEASE "([\w.+~-]+)"$/m.exec(readFileSync(file, 'utf8')) ?? [])
+    : [];
+  if (release === undefined) {
     throw new VesperError(
       'NOT_FOUND',
-      `${headers} holds no kernel headers: name the directory that has include/config/kernel.release`,
+      `${headers} holds no kernel headers: name the directory that has include/generated/utsrelease.h`,
     );
   }
-  return { release: readFileSync(release, 'utf8').trim(), headers, compiler: 'gcc' };
+  return { release, headers, compiler: 'gcc' };
 }
