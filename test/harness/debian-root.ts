@@ -2,7 +2,7 @@
 
 /**
  * A fresh Debian 12 in a folder: what is installed, built and run in it touches nothing of this machine. A program sees of this
- * machine its processes, its devices with /dev/shm, its folder for temporary files, and what else it is shown. Needs root.
+ * machine its processes, /dev/shm, and the folders that it is shown. Needs root.
  */
 
 import { createHash } from 'node:crypto';
@@ -27,7 +27,7 @@ root=$1 shown=$2
 shift 2
 for path in $shown; do
 	mkdir -p "$root$path"
-	mount --rbind "$path" "$root$path"
+	mount --bind "$path" "$root$path"
 done
 exec chroot "$root" /usr/bin/env -i "$@"`;
 
@@ -36,15 +36,14 @@ const leftOut = ['/usr/share/man/*', '/usr/share/locale/*', '/usr/share/i18n/*']
 
 export class DebianRoot implements AsyncDisposable {
   readonly directory: string;
-  readonly #shown: readonly string[];
+  readonly #shown = ['/proc', '/dev/shm'];
 
-  private constructor(directory: string, shown: readonly string[]) {
+  private constructor(directory: string) {
     this.directory = directory;
-    this.#shown = ['/proc', '/dev', tmpdir(), ...shown];
   }
 
-  /** One with these packages besides what is essential; `shown` are folders of this machine that are there in it, too. */
-  static async create(packages: readonly string[], shown: readonly string[] = []): Promise<DebianRoot> {
+  /** One with these packages besides what is essential. */
+  static async create(packages: readonly string[]): Promise<DebianRoot> {
     const archive = await fetchRoot(packages);
     const directory = mkdtempSync(join(tmpdir(), rootPrefix));
     try {
@@ -53,7 +52,12 @@ export class DebianRoot implements AsyncDisposable {
       rmSync(directory, { recursive: true, force: true });
       throw thrown;
     }
-    return new DebianRoot(directory, shown);
+    return new DebianRoot(directory);
+  }
+
+  /** Folders of this machine that programs started from now on find in it under the same name, and may write to. */
+  show(...folders: readonly string[]): void {
+    this.#shown.push(...folders);
   }
 
   /** The command that runs a program in it: as long as the process that starts it, with no environment but this. */

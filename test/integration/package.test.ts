@@ -47,13 +47,14 @@ describe.skipIf(process.getuid?.() !== 0)('in a fresh Debian', () => {
   beforeAll(async () => {
     kernel = await fetchKernel('6.1');
     packages = mkdtempSync(join(tmpdir(), 'vesper-test-'));
-    root = await DebianRoot.create(dependencies, [kernel.directory]);
+    root = await DebianRoot.create(dependencies);
     machine = await Machine.boot();
     service = new ServiceProcess(machine, undefined, {
       config: '/etc/vesper/vesper.yaml',
       environment: { VESPER_STATE_DIR: '/var/lib/vesper' },
       program: (environment) => root.command(['/usr/bin/vesper'], environment),
     });
+    root.show(packages, kernel.directory, machine.directory, service.directory);
   }, 10 * minutes);
 
   afterAll(async () => {
@@ -202,8 +203,8 @@ describe.skipIf(process.getuid?.() !== 0)('in a fresh Debian', () => {
     // Where it was shown something of this machine, empty folders stand.
     const named = [root.directory, '-mindepth', '1', '-name', '*vesper*', '-printf', '/%P\\n'];
     const left = (await runCommand('find', named)).stdout.split('\n').filter(Boolean);
-    const empty = [kernel.directory, tmpdir()];
-    expect(left.filter((path) => !empty.some((shown) => `${shown}/`.startsWith(`${path}/`)))).toEqual([]);
+    const shown = [packages, kernel.directory, machine.directory, service.directory];
+    expect(left.filter((path) => !shown.some((folder) => `${folder}/`.startsWith(`${path}/`)))).toEqual([]);
     expect((await root.run(['getent', 'group', 'vesper'], { accept: [2] })).stdout).toBe('');
   });
 });
