@@ -77,6 +77,19 @@ describe.skipIf(process.getuid?.() !== 0)('in a fresh Debian', () => {
     ]);
     expect(findings.find(({ what }) => what === 'service')?.mend).toBe('systemctl enable --now vesper');
     expect(findings.some(({ mend }) => mend.includes('make'))).toBe(false);
+    // Somebody else sees the catalogue, too, and is not told to take over what is the service's.
+    const nobody = [
+      'setpriv',
+      '--reuid=65534',
+      '--regid=65534',
+      '--clear-groups',
+      'env',
+      'HOME=/nonexistent',
+    ];
+    const asNobody = await root.run([...nobody, 'vesper', 'doctor', '--json'], { accept: [0, 1] });
+    const seen = JSON.parse(asNobody.stdout) as typeof findings;
+    expect(seen.find(({ what }) => what === 'probes')).toMatchObject({ state: 'ok', detail: 'oom, signal' });
+    expect(seen.filter(({ what }) => what.endsWith('directory'))).toEqual([]);
     expect((await root.run(['getent', 'group', 'vesper'])).stdout).toMatch(/^vesper:x:\d+:\n$/);
     expect((await root.run(['stat', '-c', '%U:%G %a', '/var/lib/vesper'])).stdout).toBe('root:root 750\n');
     expect(existsSync(root.at('/etc/systemd/system/multi-user.target.wants'))).toBe(true);
