@@ -13,7 +13,7 @@ KERNEL := flock build/.kernels.lock $(NODE) host/kernel/main.ts
 
 # What a fresh Debian 12 lacks. nodejs and npm only where there is none: any Node from 18 on can fetch the one we use.
 PACKAGES := build-essential kmod xz-utils libelf1 sparse clang-format git ca-certificates \
-	debian-archive-keyring util-linux busybox-static qemu-system-x86 socat prometheus \
+	debian-archive-keyring util-linux e2fsprogs busybox-static qemu-system-x86 socat prometheus \
 	libvirt-dev libvirt-daemon libvirt-daemon-driver-qemu mmdebstrap
 
 # Tests start a Prometheus of their own: the server that its package starts is not wanted where the package was not there before.
@@ -169,6 +169,10 @@ unit: native ## run the unit tests
 .PHONY: integration
 integration: build $(TEST_PROGRAMS) ## run the tests that boot real guests
 	@$(NODE) test/run.ts integration
+
+.PHONY: test-nested
+test-nested: build ## the real vhost_vsock, in a guest within a guest: takes minutes
+	@$(NODE) test/nested.ts
 
 .PHONY: bench
 bench: build ## measure, and write the tables of docs/performance.md

@@ -39,6 +39,8 @@ static struct candidate {
 	bool chosen;
 	int open_error;
 } candidates[] = {
+	/* Before the port: of a controller that is ours virtio_console may have made one. */
+	{ .transport = &vesper_transport_serial },
 	{ .transport = &vesper_transport_port },
 	{ .transport = &vesper_transport_vsock },
 };
@@ -110,9 +112,13 @@ static bool open_is_worth_a_retry(const struct candidate *candidate)
 
 static void channel_open(struct candidate *candidate)
 {
-	unsigned int flags = memalloc_noreclaim_save();
-	int err = candidate->transport->open();
+	unsigned int flags;
+	int err;
 
+	if (candidate->transport->prepare)
+		candidate->transport->prepare();
+	flags = memalloc_noreclaim_save();
+	err = candidate->transport->open();
 	memalloc_noreclaim_restore(flags);
 	if (err && err != candidate->open_error && err != -ENODEV)
 		pr_warn("%s cannot be opened (%d)%s\n", candidate->transport->name, err,
@@ -277,23 +283,27 @@ static void transports_exit(void)
 static int transports_init(void)
 {
 	bool all = sysfs_streq(vesper_channel_choice, "auto");
-	int err = -EINVAL;
+	bool known = all, any = false;
 
 	for (unsigned int i = 0; i < ARRAY_SIZE(candidates); i++) {
+		int err;
+
 		if (!all && !sysfs_streq(vesper_channel_choice, candidates[i].transport->name))
 			continue;
+		known = true;
 		err = candidates[i].transport->init();
-		if (err)
-			goto err_transports;
-		candidates[i].chosen = true;
+		/* This kernel was built without what it rests on. */
+		if (err == -ENODEV)
+			continue;
+		if (err) {
+			transports_exit();
+			return err;
+		}
+		candidates[i].chosen = any = true;
 	}
-	if (err)
+	if (!known)
 		pr_err("channel=%s: it is virtio-serial, vsock or auto\n", vesper_channel_choice);
-	return err;
-
-err_transports:
-	transports_exit();
-	return err;
+	return any ? 0 : known ? -ENODEV : -EINVAL;
 }
 
 static int channel_setup(void)

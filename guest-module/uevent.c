@@ -54,10 +54,10 @@ void vesper_uevent_exit(void)
 	sock_release(uevents);
 }
 
-/* "change@/devices/pci…/virtio-ports/vport0p1", "add@/module/vsock" */
+/* "add@/devices/pci…/virtio3", "change@/devices/pci…/virtio3/virtio-ports/vport3p1", "add@/module/vsock" */
 static bool is_wanted(const char *text, size_t bytes)
 {
-	return strnstr(text, "/virtio-ports/", bytes) || strnstr(text, "/module/vsock", bytes);
+	return strnstr(text, "/virtio", bytes) || strnstr(text, "/module/vsock", bytes);
 }
 
 /* Takes all messages; true where something to open may have come. */

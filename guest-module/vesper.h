@@ -10,6 +10,7 @@
  *
  * Locks, none held while a module's init or exit runs, outer first:
  *   arm_lock (probe.c) > slots_lock (slot.c)
+ *   a device's lock > serial_lock (channel_serial.c)
  *   pages_lock (region_pages.c) > change_lock or revoke_lock (relay.c) > state_lock (relay.c), regions_lock (region.c), inline_lock (inline.c) > transmit_lock (transmit.c)
  */
 #ifndef _VESPER_H
@@ -62,6 +63,8 @@ struct vesper_transport {
 	int (*init)(void);
 	void (*exit)(void);
 
+	/* Optional. Called before open(), which may use up the kernel's reserves of memory and must not wait for work of others. */
+	void (*prepare)(void);
 	/* -ENODEV: what it needs is not there, a search will tell when; other errors: try again later. */
 	int (*open)(void);
 	void (*close)(void);
@@ -74,6 +77,20 @@ struct vesper_transport {
 	/* Bytes taken; -EAGAIN: no room, or no host there. */
 	ssize_t (*write)(const void *from, size_t bytes);
 };
+
+/* channel_serial.c: a virtio-serial controller of our own */
+extern const struct vesper_transport vesper_transport_serial;
+
+/* serial.c: the queues of that controller */
+struct virtio_device;
+struct vesper_serial;
+struct vesper_serial *vesper_serial_create(struct virtio_device *device);
+void vesper_serial_destroy(struct vesper_serial *serial);
+struct device *vesper_serial_device(struct vesper_serial *serial);
+int vesper_serial_start(struct vesper_serial *serial);
+void vesper_serial_stop(struct vesper_serial *serial);
+ssize_t vesper_serial_read(struct vesper_serial *serial, void *to, size_t bytes);
+ssize_t vesper_serial_write(struct vesper_serial *serial, const void *from, size_t bytes);
 
 /* channel_port.c: the virtio_console port */
 extern const struct vesper_transport vesper_transport_port;

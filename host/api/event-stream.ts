@@ -50,8 +50,8 @@ export class EventStream implements Sink {
     const before = this.#recent.seen - batch.length;
     let lines = '';
     let room = this.#room();
-    for (const { event, row } of this.#matcher.of(batch)) {
-      const line = room > 0 ? this.#format.event(event, eventId(this.#recent, before + row + 1)) : '';
+    for (const { event, place } of this.#matcher.of(batch)) {
+      const line = room > 0 ? this.#format.event(event, eventId(this.#recent, before + place + 1)) : '';
       room -= line.length;
       if (room <= 0) {
         this.#dropped += 1;
@@ -84,9 +84,9 @@ export class EventStream implements Sink {
       if (batch === undefined) continue;
       let lines = this.#confession();
       if (position + batch.length > after)
-        for (const { event, row } of this.#matcher.of(batch))
-          if (position + row >= after && event.hostTimeMs >= sinceMs)
-            lines += this.#format.event(event, eventId(recent, position + row + 1));
+        for (const { event, place } of this.#matcher.of(batch))
+          if (position + place >= after && event.hostTimeMs >= sinceMs)
+            lines += this.#format.event(event, eventId(recent, position + place + 1));
       this.#write(lines);
       position += batch.length;
       if (this.#out.writableLength > replayBytes) await drained(this.#out);

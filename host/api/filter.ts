@@ -32,17 +32,19 @@ export class EventMatcher {
     this.#conditions = parseConditions(filter.where);
   }
 
-  /** The events of a batch that pass, as objects, and their rows. */
-  *of(batch: EventBatch): Generator<{ readonly event: VesperEvent; readonly row: number }> {
+  /** The events of a batch that pass, as objects, in the order of guest time, and their places in that order of the whole batch. */
+  *of(batch: EventBatch): Generator<{ readonly event: VesperEvent; readonly place: number }> {
     const { guest, probe, event } = this.#filter;
     if (guest !== undefined && guest !== batch.incarnation.guest && guest !== batch.incarnation.uuid) return;
-    for (let row = 0; row < batch.length; row += 1) {
+    const rows = batch.rowsInTime();
+    for (let place = 0; place < rows.length; place += 1) {
+      const row = rows[place] as number;
       if (probe !== undefined && batch.probeName(row) !== probe) continue;
       const declaration = batch.declaration(row);
       if (event !== undefined && declaration?.name !== event) continue;
       if (severityNames.indexOf(declaration?.severity ?? 'info') < this.#rank) continue;
       const found = batch.toEvent(row);
-      if (this.#conditions.every((holds) => holds(found))) yield { event: found, row };
+      if (this.#conditions.every((holds) => holds(found))) yield { event: found, place };
     }
   }
 }

@@ -133,7 +133,7 @@ async function perform(
   service.bus.add({
     name: 'demo',
     deliver: (batch) => {
-      for (let row = 0; row < batch.length; row += 1) {
+      for (const row of batch.rowsInTime()) {
         const event = batch.toEvent(row);
         report.event(eventJson(event, isoMicroseconds));
         expected.see(event);

@@ -3,7 +3,7 @@
 import type { KernelKey } from '../kernel/release.ts';
 import type { Accelerator } from './accelerator.ts';
 import { defaultGuestModules, type ImageOptions } from './image.ts';
-import type { InitMode, MachineShape, MachineType, TcgThreads } from './qemu-arguments.ts';
+import type { InitMode, MachineShape, MachineType, SharedMemory, TcgThreads } from './qemu-arguments.ts';
 
 export interface MachineOptions extends ImageOptions {
   /** '6.1' unless given. */
@@ -21,7 +21,8 @@ export interface MachineOptions extends ImageOptions {
   readonly panic?: number;
   /** More for the kernel's command line; `vesper.<parameter>=<value>` reaches the frontend. */
   readonly append?: string;
-  readonly sharedMemory?: boolean;
+  /** RAM that other processes can map; `true`: in a memfd. */
+  readonly sharedMemory?: boolean | SharedMemory;
   /** A virtio-serial controller, as libvirt guests have it; true unless given. */
   readonly virtioSerial?: boolean;
   readonly qemuArguments?: readonly string[];
@@ -43,7 +44,7 @@ export function shapeOf(options: MachineOptions): MachineShape {
     machine: options.machine ?? 'pc',
     memoryMib: options.memoryMib ?? 256,
     cpus: options.cpus ?? 1,
-    sharedMemory: options.sharedMemory ?? false,
+    sharedMemory: options.sharedMemory === true ? 'memfd' : (options.sharedMemory ?? false),
     virtioSerial: options.virtioSerial ?? true,
     tcgThreads: options.tcgThreads ?? 'single',
     init: options.init ?? 'shell',

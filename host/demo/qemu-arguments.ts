@@ -5,6 +5,8 @@ import type { Accelerator } from './accelerator.ts';
 
 export type MachineType = 'pc' | 'q35';
 
+export type SharedMemory = 'memfd' | 'file';
+
 /** How PID 1 spends its life: `shell` reaps and keeps a shell; `asleep` is the only process, in pause() for ever. */
 export type InitMode = 'shell' | 'asleep';
 
@@ -20,8 +22,8 @@ export interface MachineShape {
   readonly memoryMib: number;
   readonly cpus: number;
   readonly tcgThreads: TcgThreads;
-  /** RAM in a shared memfd, which guest-page relays and checkpoints need. */
-  readonly sharedMemory: boolean;
+  /** RAM that other processes can map, which guest-page relays and checkpoints need: in a memfd, or in a file. */
+  readonly sharedMemory: false | SharedMemory;
   readonly virtioSerial: boolean;
   readonly init: InitMode;
   /** Modules that init loads, in this order. */
@@ -69,7 +71,7 @@ export function qemuArguments(shape: MachineShape, identity: MachineIdentity): s
     ...['-cpu', identity.accelerator === 'kvm' ? 'host' : 'max'],
     ...['-smp', `${shape.cpus}`, '-m', `${shape.memoryMib}M`],
     ...(shape.sharedMemory
-      ? ['-object', `memory-backend-memfd,id=ram,share=on,size=${shape.memoryMib}M`]
+      ? ['-object', `${memoryBackend(shape.sharedMemory, identity)},id=ram,share=on,size=${shape.memoryMib}M`]
       : []),
     ...['-nodefaults', '-no-user-config', '-display', 'none'],
     ...['-kernel', identity.kernelImage, '-initrd', identity.initramfs, '-append', kernelCommandLine(shape)],
@@ -83,6 +85,10 @@ export function qemuArguments(shape: MachineShape, identity: MachineIdentity): s
     ...shape.qemuArguments,
   ];
 }
+
+/** QEMU makes a file of its own in a folder, and unlinks it: what is left of it are open descriptors. */
+const memoryBackend = (kind: SharedMemory, { directory }: MachineIdentity): string =>
+  kind === 'memfd' ? 'memory-backend-memfd' : `memory-backend-file,mem-path=${directory}`;
 
 function accelerator(shape: MachineShape, kind: Accelerator): string {
   if (kind === 'kvm') return 'kvm';

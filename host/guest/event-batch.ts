@@ -39,6 +39,7 @@ export class EventBatch {
   #slots: readonly (SlotEntry | undefined)[] = [];
   #alignment: Alignment = unaligned;
   #receivedNs = 0;
+  #rowsInTime: Uint32Array | undefined;
   /** Rows of all batches so far that nobody can decode: unknown slot or event, or a payload of another size. */
   undecodable = 0;
   /** Set once the guest's kernel said that it panics. */
@@ -59,6 +60,7 @@ export class EventBatch {
   /** Show another batch through this object. */
   bind(columns: RelayBatch): this {
     this.#columns = columns;
+    this.#rowsInTime = undefined;
     this.#slots = this.#table.slots;
     this.#alignment = this.#clock.alignment;
     this.#receivedNs = Number(process.hrtime.bigint());
@@ -78,6 +80,18 @@ export class EventBatch {
   /** Slot, event, cpu, ring, guest time and sequence number of the rows, and their payload. */
   get columns(): RelayBatch {
     return this.#columns;
+  }
+
+  /**
+   * The rows in the order of their guest times, which a reader wants: they come ring by ring, critical ones first. The same whenever it
+   * is asked for, also of a batch that was kept; those who judge each row for itself need not ask.
+   */
+  rowsInTime(): Uint32Array {
+    const { timeNs, count } = this.#columns;
+    this.#rowsInTime ??= Uint32Array.from({ length: count }, (_, row) => row).sort(
+      (a, b) => (timeNs[a] as number) - (timeNs[b] as number) || a - b,
+    );
+    return this.#rowsInTime;
   }
 
   probeName(row: number): string {

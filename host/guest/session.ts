@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-/** The backend's session with one incarnation of one guest: relay, probes, heartbeat. It ends once, with a reason. */
+/** The backend's session with one incarnation of one guest: relay and probes. It ends once, with a reason. */
 
 import type { Frame } from '../channel/frame.ts';
 import { messageOf, VesperError } from '../error.ts';
@@ -18,6 +18,7 @@ import { type Established, establish, greet, type Hello } from './handshake.ts';
 import type { Beating } from './heartbeat.ts';
 import { hexOf, type Incarnation } from './incarnation.ts';
 import { InlineFeed } from './inline-feed.ts';
+import { Liveness, silentAfter } from './liveness.ts';
 import { type LoadedProbe, type PointState, pointStates } from './probe-state.ts';
 import { ProbeTable } from './probe-table.ts';
 import { type PushResult, push } from './push.ts';
@@ -26,11 +27,6 @@ import type { RelayPlace } from './relay-backend.ts';
 import { salvage } from './salvage.ts';
 import type { SessionOptions } from './session-options.ts';
 
-/** Questions without an answer after which the guest counts as silent, and after which nothing it was asked is waited for any more. */
-const silentAfter = 3;
-const giveUpAfter = 10;
-/** ENOTCONN: the frontend has no session. */
-const notConnected = -107;
 const firstPings = 5;
 const helloPingLimitMs = 5_000;
 const unloadTimeLimitMs = 30_000;
@@ -54,15 +50,8 @@ export class GuestSession implements Beating {
   readonly #batch: EventBatch;
   readonly #doorbell: Doorbell | undefined;
   readonly #feed: InlineFeed;
+  readonly #liveness: Liveness;
   #relay: RelayReader | undefined;
-  /** The guest's heartbeat at the last look, and when that was. */
-  #heartbeatNs = 0;
-  #lookedNs = 0;
-  /** Batches came since the last beat. */
-  #flowed = false;
-  /** Questions that are not answered yet, and those in a row that never were. */
-  #asking = 0;
-  #missed = 0;
   #tampered: string | undefined;
   #ended = false;
   /** Pushes and unloads happen one after the other. */
@@ -89,6 +78,16 @@ export class GuestSession implements Beating {
     };
     this.probes = new ProbeTable();
     this.#batch = new EventBatch(this.incarnation, this.probes, this.clock);
+    this.#liveness = new Liveness({
+      link,
+      clock: this.clock,
+      periodMs: options.heartbeat.periodMs,
+      heartbeatNs: () => this.#relay?.heartbeatNs() ?? 0,
+      onSilent: (why) => this.#fallSilent(why),
+      onAnswer: () => options.events.health(false),
+      onDisowned: () =>
+        this.end('the frontend ended the session: nothing had been read from the channel for too long'),
+    });
   }
 
   /** Opens channel, relay and clock; throws UNREACHABLE, TIMEOUT, VERSION, RELAY, PROVIDER or SESSION_ENDED. */
@@ -136,7 +135,7 @@ export class GuestSession implements Beating {
       session = new GuestSession(options, link, established, feed);
       // Before the first record is read: which probe has which slot, and what time it is in the guest.
       await session.#recover();
-      for (let round = 0; round < firstPings; round += 1) await session.#ping(helloPingLimitMs);
+      for (let round = 0; round < firstPings; round += 1) await session.#liveness.ping(helloPingLimitMs);
       session.#start(established);
     } catch (thrown) {
       half?.doorbell?.close();
@@ -312,6 +311,7 @@ export class GuestSession implements Beating {
   end(reason: string): void {
     if (this.#ended) return;
     this.#ended = true;
+    this.#liveness.stop();
     this.#options.heartbeat.leave(this);
     this.#relay?.drainToEnd();
     const { panicMessage } = this.#batch;
@@ -361,12 +361,11 @@ export class GuestSession implements Beating {
     });
     this.#rememberNow();
     this.#relay.start();
-    this.#heartbeats();
     heartbeat.join(this);
   }
 
   #deliver(batch: RelayBatch): void {
-    this.#flowed = true;
+    this.#liveness.flowed();
     this.#options.events.batch(this.#batch.bind(batch));
     // The guest rang for its last record. Not from within the relay that delivers it.
     if (this.#batch.panicMessage !== undefined) setImmediate(() => this.end(kernelPanic));
@@ -405,69 +404,20 @@ export class GuestSession implements Beating {
     }
   }
 
-  async #ping(timeLimitMs: number): Promise<void> {
-    const sentNs = process.hrtime.bigint();
-    const { payload } = await this.#link.request('ping', { host_time_ns: sentNs }, 'pong', { timeLimitMs });
-    this.clock.add({
-      sentNs,
-      guestReceivedNs: payload.guest_received_ns,
-      guestSentNs: payload.guest_sent_ns,
-      receivedNs: process.hrtime.bigint(),
-    });
-  }
-
   /** The machine ran on after a pause: its clock stood still meanwhile. */
   machineResumed(): void {
     this.clock.doubt();
     this.beat(true);
   }
 
-  /**
-   * The guest's heartbeat in the region shows that it lives, without waking anybody. It is asked where that is not to be seen, where
-   * its clock is needed or in doubt, and when it is its turn: that its channel works shows only so.
-   */
+  /** Once a period: see that nothing was missed or overwritten, and whether the guest lives. */
   beat(ask: boolean): void {
     // A doorbell may have got lost with a channel that was cut in the middle of it.
     this.#relay?.look();
     this.#verify();
     // Nobody there to answer, and what nobody reads would fill the channel.
     if (this.#ended || this.#options.machine.state === 'paused') return;
-    const beats = this.#heartbeats();
-    const flowed = this.#flowed;
-    this.#flowed = false;
-    const unanswered = this.#asking > 0 || this.#missed > 0;
-    if (ask || flowed || unanswered || !beats || !this.clock.settled) void this.#ask();
-  }
-
-  /** Whether the guest's heartbeat changed since the last look, to a time it can have been since then. */
-  #heartbeats(): boolean {
-    const fromNs = this.#lookedNs;
-    const beforeNs = this.#heartbeatNs;
-    this.#lookedNs = Number(process.hrtime.bigint());
-    this.#heartbeatNs = this.#relay?.heartbeatNs() ?? 0;
-    if (this.#heartbeatNs === beforeNs) return false;
-    return !this.clock.contradicts(this.#heartbeatNs, fromNs, Number(process.hrtime.bigint()));
-  }
-
-  async #ask(): Promise<void> {
-    this.#asking += 1;
-    try {
-      await this.#ping(this.#options.heartbeat.periodMs);
-      if (this.#missed >= silentAfter) this.#options.events.health(false);
-      this.#missed = 0;
-    } catch (thrown) {
-      if (this.#ended) return;
-      if (thrown instanceof VesperError && thrown.data['errno'] === notConnected) {
-        this.end('the frontend ended the session: nothing had been read from the channel for too long');
-        return;
-      }
-      this.#missed += 1;
-      if (this.#missed === silentAfter) this.#fallSilent(messageOf(thrown));
-      // The channel of a frontend that lives answers whatever else it does: also while a module is being loaded.
-      if (this.#missed === giveUpAfter) this.#link.giveUp(`${giveUpAfter} heartbeats without an answer`);
-    } finally {
-      this.#asking -= 1;
-    }
+    this.#liveness.check(ask);
   }
 
   /** The guest may write into header and directory too; nothing is read by them, but that it does so is worth knowing. */

@@ -17,7 +17,9 @@ export type LifecycleEvent =
   /** The guest's kernel panicked (a pvpanic device told). */
   | { readonly kind: 'panicked' }
   /** The machine is gone; `reason` for people: "shut down by the guest", "killed", … */
-  | { readonly kind: 'stopped'; readonly reason: string };
+  | { readonly kind: 'stopped'; readonly reason: string }
+  /** Long after `stopped`, and nobody is expected to start it again: where it was found it is no longer named. */
+  | { readonly kind: 'removed' };
 
 /** How a guest wakes the host without a frame: it writes to a register of the region's device, from any context. */
 export interface ProvidedDoorbell {

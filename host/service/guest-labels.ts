@@ -12,4 +12,8 @@ export class GuestLabels {
     this.#given.set(uuid, { name, label });
     return label;
   }
+
+  forget(uuid: string): void {
+    this.#given.delete(uuid);
+  }
 }

@@ -97,7 +97,7 @@ export class ManagedGuest {
     });
   }
 
-  lifecycle(event: LifecycleEvent): void {
+  lifecycle(event: Exclude<LifecycleEvent, { kind: 'removed' }>): void {
     switch (event.kind) {
       case 'started':
         this.#begin('started');

@@ -54,6 +54,14 @@ export class Metrics {
     else known.count += 1;
   }
 
+  /** The guest is no longer known: its series end. */
+  forget(uuid: string): void {
+    this.#followed.delete(uuid);
+    for (const [key, { entry }] of this.#loads) if (entry.uuid === uuid) this.#loads.delete(key);
+    this.#sink.forget(uuid);
+    this.#labels.forget(uuid);
+  }
+
   /** In Prometheus' text format. Who asks while another one's page is being made gets the same. */
   page(): Promise<string> {
     this.#rendering ??= renderPage(this.families()).finally(() => {

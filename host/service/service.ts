@@ -7,7 +7,7 @@ import { join } from 'node:path';
 import { messageOf, VesperError } from '../error.ts';
 import { Heartbeat } from '../guest/heartbeat.ts';
 import type { Logger } from '../log.ts';
-import type { Machine, Provider } from '../provider/provider.ts';
+import type { LifecycleEvent, Machine, Provider } from '../provider/provider.ts';
 import type { RelayFactory } from '../relay/relay.ts';
 import { AuditLog } from './audit.ts';
 import { Bus } from './bus.ts';
@@ -85,8 +85,12 @@ export class Service {
   async start(): Promise<void> {
     const events = {
       machineFound: (machine: Machine) => this.#machineFound(machine),
-      lifecycle: (machine: Machine, event: Parameters<ManagedGuest['lifecycle']>[0]) =>
-        this.#guests.get(machine.uuid)?.lifecycle(event),
+      lifecycle: (machine: Machine, event: LifecycleEvent) => {
+        const guest = this.#guests.get(machine.uuid);
+        if (event.kind !== 'removed') guest?.lifecycle(event);
+        // Another provider, or another place, may have the machine now.
+        else if (guest?.machine === machine) this.#forget(guest);
+      },
     };
     await Promise.all(this.#providers.map((provider) => provider.start(events)));
   }
@@ -208,6 +212,15 @@ export class Service {
     );
     for (const check of this.#found) check();
     guest.connect();
+  }
+
+  /** Nobody names the guest any more. What is wanted on it stays recorded, should it come back. */
+  #forget(guest: ManagedGuest): void {
+    const { name, uuid } = guest.machine;
+    this.#guests.delete(uuid);
+    this.metrics.forget(uuid);
+    void guest.close({ release: false });
+    this.log.info({ guest: name, uuid }, `${name}: forgotten, as it was removed`);
   }
 }
 

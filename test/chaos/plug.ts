@@ -7,7 +7,8 @@
  */
 
 import type { MachineType } from '../../host/demo/qemu-arguments.ts';
-import { kernelComplaints, leftovers, Rig } from '../harness/rig.ts';
+import { expectNoComplaints } from '../harness/kernel-log.ts';
+import { leftovers, Rig } from '../harness/rig.ts';
 
 const rounds = Number(process.argv[2] ?? 100);
 const machine = (process.argv[3] ?? 'pc') as MachineType;
@@ -54,8 +55,7 @@ try {
     const at = (share: number) => Math.round(took[Math.floor(share * (took.length - 1))] ?? 0);
     console.log(`${machine}: ${what} ${rounds} times: back after ${at(0.5)} ms (median), ${at(1)} ms (most)`);
   }
-  const complaints = kernelComplaints(rig.machine.console());
-  if (complaints.length > 0) throw new Error(complaints.join('\n'));
+  expectNoComplaints(rig.machine.console());
 } catch (thrown) {
   console.error(thrown);
   process.exitCode = 1;

@@ -48,7 +48,9 @@ export class Libvirtd implements AsyncDisposable {
       `XDG_RUNTIME_DIR=${directory}/r`,
     ];
     const daemon = [...user, 'env', '-i', ...environment, 'sh', '-c'];
-    const namespace = root ? ['unshare', '--pid', '--fork', '--kill-child=KILL', '--mount-proc'] : [];
+    // What is mounted elsewhere stays as it is: in a plain chroot / is no mount point whose propagation could be changed.
+    const proc = ['--propagation', 'unchanged', '--mount-proc'];
+    const namespace = root ? ['unshare', '--pid', '--fork', '--kill-child=KILL', ...proc] : [];
     const command = ['--pdeathsig', 'KILL', ...namespace, 'bash', '-c', supervisor, 'bash', ...daemon];
     this.#supervisor = spawn('setpriv', [...command, `exec libvirtd >>${this.#logs} 2>&1`], {
       stdio: ['pipe', 'inherit', 'inherit'],

@@ -392,14 +392,3 @@ export function leftovers(): readonly string[] {
   const rigs = readdirSync(tmpdir()).filter((name) => prefixes.some((prefix) => name.startsWith(prefix)));
   return [...regions, ...qemus, ...directories, ...rigs];
 }
-
-/** Lines of the guest's kernel log that say that something went wrong; an OOM killer's report is not one. */
-export function kernelComplaints(console: string): readonly string[] {
-  return console
-    .split('\n')
-    .filter((line) =>
-      /BUG:|BUG [a-z]|WARNING:|Oops|general protection fault|stack-protector|refcount_t:|soft lockup|hard LOCKUP|blocked for more than|KASAN|Redzone|Poison overwritten|Object padding|unable to handle/.test(
-        line,
-      ),
-    );
-}

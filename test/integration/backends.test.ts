@@ -8,6 +8,7 @@ import { join } from 'node:path';
 import { afterAll, describe, expect, onTestFinished, test } from 'vitest';
 import { crc32c } from '../../host/channel/crc32c.ts';
 import { encodeFrame, type Frame } from '../../host/channel/frame.ts';
+import { defaultGuestModules } from '../../host/demo/image.ts';
 import { Machine, type MachineOptions } from '../../host/demo/machine.ts';
 import type { RelayBackend } from '../../host/guest/relay-backend.ts';
 import type { SharedRam } from '../../host/provider/provider.ts';
@@ -15,15 +16,8 @@ import { offsetIn } from '../../host/provider/qemu/ram.ts';
 import { defaultRegionBytes } from '../../host/service/config.ts';
 import { frameHeader, frameMagic, messages } from '../../host/wire/message.ts';
 import { encode } from '../../host/wire/struct.ts';
-import {
-  fixturePath,
-  kernelComplaints,
-  leftovers,
-  Rig,
-  type RigOptions,
-  rigPrefix,
-  ServiceProcess,
-} from '../harness/rig.ts';
+import { expectNoComplaints } from '../harness/kernel-log.ts';
+import { fixturePath, leftovers, Rig, type RigOptions, rigPrefix, ServiceProcess } from '../harness/rig.ts';
 import { StandInGuest } from '../harness/stand-in-guest.ts';
 import { StormCensus } from '../harness/storm-census.ts';
 
@@ -50,7 +44,7 @@ async function delivers(rig: Rig, comm: string): Promise<void> {
 }
 
 function unharmed(rig: Rig): void {
-  expect(kernelComplaints(rig.machine.console())).toEqual([]);
+  expectNoComplaints(rig.machine.console());
   expect(rig.view).toMatchObject({ state: 'active', relay: { lost: 0, gaps: 0, quarantined: 0 } });
 }
 
@@ -117,8 +111,9 @@ describe('guest pages', () => {
     { kernel: '6.12', machine: 'q35', memoryMib: 256 },
     { kernel: '6.12', machine: 'pc', memoryMib: 4352 },
     { kernel: '6.1', machine: 'q35', memoryMib: 4352 },
-  ] as const)('$kernel on $machine with $memoryMib MiB: events arrive', async (shape) => {
-    const rig = await rigWith({ ...shape, ...only('guest-pages') });
+    { kernel: '6.12', machine: 'pc', memoryMib: 256, sharedMemory: 'file' },
+  ] as const)('$kernel on $machine with $memoryMib MiB $sharedMemory: events arrive', async (shape) => {
+    const rig = await rigWith({ ...only('guest-pages'), ...shape });
     await rig.attach(['signal']);
     await delivers(rig, 'paged');
     expect(rig.view.relay).toMatchObject({ backend: 'guest-pages', region_bytes: defaultRegionBytes });
@@ -162,7 +157,7 @@ test('inline, and the service sleeps until the frontend ends its session: the ne
   expect(past).toMatchObject([{ reason: expect.stringMatching(/^the frontend ended the session/) }]);
   expect(relay).toMatchObject({ undecodable: 0, quarantined: 0 });
   expect(relay?.lost).toBeGreaterThan(0);
-  expect(kernelComplaints(machine.console())).toEqual([]);
+  expectNoComplaints(machine.console());
 });
 
 describe.each(deviceless)('%s', (backend) => {
@@ -197,22 +192,35 @@ describe.each(deviceless)('%s', (backend) => {
     expect(census.blasts).toBeGreaterThan(0);
     expect(census).toMatchObject({ torn: 0, disordered: 0 });
     expect(rig.view).toMatchObject({ state: 'active', relay: { undecodable: 0, quarantined: 0 } });
-    expect(kernelComplaints(rig.machine.console())).toEqual([]);
+    expectNoComplaints(rig.machine.console());
   });
 
   test('a probe is unloaded right behind what it wrote: all of it is decoded', async () => {
-    const rig = await rigWith(only(backend));
+    // As long as the host may be held up.
+    const patient = { heartbeatMs: 60_000, append: 'vesper.write_timeout_ms=60000' };
+    const rig = await rigWith({ ...only(backend), ...patient });
     const census = new StormCensus();
     rig.service.bus.add(census);
     await rig.attach(['signal'], ['signals=all']);
-    // While it writes as fast as it can: some is still on its way when it is disarmed.
-    await rig.machine.start('actor storm 300000 1');
+    const session = rig.guest.session ?? expect.fail('no session');
+    const probe = session.probes.find('signal') ?? expect.fail('it is not loaded');
+    await rig.machine.start(
+      "sh -c 'while grep -q ^signal /proc/modules; do usleep 10000; done; echo GONE >/dev/kmsg'",
+    );
+    await rig.machine.start("sh -c 'while actor storm 2000 1; do echo BURST >/dev/kmsg; done'");
     await rig.until(() => census.rows('signal', 1) > 0, 'the first of them');
-    const probe = rig.guest.session?.probes.find('signal') ?? expect.fail('it is not loaded');
-    const { error, written } = await (rig.guest.session?.unload(probe) ?? expect.fail('no session'));
+    // This host is held up until more than the channel takes is in the rings, and again until the probe that it asked to unload is gone.
+    const read = census.rows('signal', 1);
+    heldUpUntilConsoleHas(rig.machine, /BURST/g, 5);
+    const unloaded = session.unload(probe);
+    await microtasks();
+    heldUpUntilConsoleHas(rig.machine, /GONE/g, 1);
+    expect(census.rows('signal', 1)).toBe(read);
+    const { error, written } = await unloaded;
     expect(error).toBe(0);
+    expect(written).toBeGreaterThan(read + 5_000);
     expect(census.rows('signal', 1) + census.rows('signal', 2)).toBe(written);
-    expect(rig.view.relay?.undecodable).toBe(0);
+    expect(rig.view.relay).toMatchObject({ undecodable: 0, quarantined: 0 });
   });
 
   test('the guest is reset: its last events are there, the next boot has its probes', async () => {
@@ -231,7 +239,7 @@ describe.each(deviceless)('%s', (backend) => {
     expect(rig.view.past).toMatchObject([{ boot_id: before, reason: 'the guest rebooted', lost: 0 }]);
     expect(rig.view.relay).toMatchObject({ backend });
     await delivers(rig, 'reborn');
-    expect(kernelComplaints(rig.machine.console().split('Linux version').at(-1) ?? '')).toEqual([]);
+    expectNoComplaints(rig.machine.console().split('Linux version').at(-1) ?? '');
   });
 
   test('the service is killed with -9: its successor resumes, and delivers what was written meanwhile', async () => {
@@ -253,7 +261,7 @@ describe.each(deviceless)('%s', (backend) => {
       (guest) => guest.relay !== null && guest.relay.delivered + guest.relay.lost === 200_002,
     );
     expect(relay).toMatchObject({ undecodable: 0, quarantined: 0 });
-    expect(kernelComplaints(machine.console())).toEqual([]);
+    expectNoComplaints(machine.console());
   });
 });
 
@@ -287,7 +295,7 @@ describe('the frontend is unloaded while its relay is active', () => {
     );
     process.kill(service.pid, 'SIGCONT');
     await service.guestUntil(({ state }) => state !== 'active');
-    expect(kernelComplaints(machine.console())).toEqual([]);
+    expectNoComplaints(machine.console());
   });
 });
 
@@ -312,15 +320,6 @@ describe('memory of the guest', () => {
     expect(past).toMatchObject([{ reason: 'QEMU was killed or crashed', lost: 0 }]);
   });
 
-  test('the kernel panics: its last record is found at the next heartbeat', async () => {
-    const rig = await rigWith(only('guest-pages'));
-    await rig.machine.post('echo c >/proc/sysrq-trigger');
-    await rig.until(() => rig.view.past.length === 1, 'the end of the session');
-    expect(rig.view.past).toMatchObject([
-      { reason: expect.stringMatching(/^kernel panic: sysrq/i), lost: 0 },
-    ]);
-  });
-
   test('a region larger than any piece the kernel gives: its pieces are one', async () => {
     const records = 300_000;
     const rig = await rigWith({ ...only('guest-pages'), regionBytes: 32 << 20, keepRow: () => false });
@@ -340,6 +339,58 @@ describe('memory of the guest', () => {
     await rig.service.stop({ release: true });
     expect(await freeKib(rig.machine)).toBeGreaterThan(before + 512);
   });
+});
+
+describe('the kernel panics', () => {
+  const panic = 'echo c >/proc/sysrq-trigger';
+  /** A device that tells the hypervisor, which does nothing else about it. */
+  const told = {
+    qemuArguments: ['-device', 'pvpanic', '-action', 'panic=none'],
+    modules: [...defaultGuestModules, 'pvpanic-mmio'],
+    // Nobody asks it.
+    heartbeatMs: 600_000,
+  };
+
+  test('guest pages: its last record is found at the next heartbeat', async () => {
+    const rig = await rigWith(only('guest-pages'));
+    await rig.machine.post(panic);
+    await rig.until(() => rig.view.past.length === 1, 'the end of the session');
+    expect(rig.view.past).toMatchObject([
+      { reason: expect.stringMatching(/^kernel panic: sysrq/i), lost: 0 },
+    ]);
+  });
+
+  test('inline: its last record is gone; it is silent, and the session ends when it boots again', async () => {
+    const rig = await rigWith({ ...only('inline'), heartbeatMs: 1_000 });
+    const position = rig.machine.consolePosition();
+    await rig.machine.post(panic);
+    await rig.machine.waitConsole(/end Kernel panic/, 60_000, position);
+    await rig.until(() => rig.view.state === 'lost', 'the silence');
+    expect(rig.view.reason).toMatch(/does not answer heartbeats/);
+    expect(rig.view.past).toEqual([]);
+    await rig.machine.reset();
+    await rig.until(() => rig.view.state === 'active' && rig.view.past.length === 1, 'the next session');
+    expect(rig.view.past).toMatchObject([{ reason: 'the guest rebooted' }]);
+  });
+
+  test.each([
+    { backend: 'guest-pages', reason: /^kernel panic: sysrq triggered crash/i },
+    { backend: 'inline', reason: /^kernel panic$/ },
+  ] as const)(
+    '$backend, and a pvpanic device tells the hypervisor: found at once',
+    async ({ backend, reason }) => {
+      const rig = await rigWith({ ...only(backend), ...told });
+      await rig.attach(['signal']);
+      await delivers(rig, 'farewell');
+      await rig.machine.post(panic);
+      await rig.until(() => rig.view.past.length === 1, 'the end of the session');
+      expect(rig.view).toMatchObject({
+        state: 'lost',
+        reason: expect.stringMatching(reason),
+        past: [{ reason: expect.stringMatching(reason), lost: 0 }],
+      });
+    },
+  );
 });
 
 const freeKib = async (machine: Machine) =>
@@ -487,3 +538,20 @@ const ramMappings = (): readonly string[] =>
   readFileSync('/proc/self/maps', 'utf8')
     .split('\n')
     .filter((line) => line.includes('/memfd:memory-backend'));
+
+/** What was asked for is on its way then, and nothing was read meanwhile. */
+async function microtasks(): Promise<void> {
+  for (let turn = 0; turn < 100; turn += 1) await undefined;
+}
+
+/** Holds up this process, so that it reads nothing, until the guest has written something `count` times more. */
+function heldUpUntilConsoleHas(machine: Machine, what: RegExp, count: number): void {
+  const times = () => readFileSync(machine.consoleLogPath, 'latin1').match(what)?.length ?? 0;
+  const enough = times() + count;
+  const deadline = performance.now() + 45_000;
+  const between = new Int32Array(new SharedArrayBuffer(4));
+  while (times() < enough) {
+    if (performance.now() > deadline) throw new Error(`the guest did not write ${what} ${count} times more`);
+    Atomics.wait(between, 0, 0, 5);
+  }
+}

@@ -18,8 +18,9 @@ import { type RegionLayout, regionLayout, splitRegion } from '../../host/relay/l
 import type { ManagedGuest } from '../../host/service/managed-guest.ts';
 import { regionConstants, regionHeader, ringBlock } from '../../host/wire/region.ts';
 import { type Corruption, corrupt, corruptions, Random } from '../harness/corruption.ts';
+import { expectNoComplaints } from '../harness/kernel-log.ts';
 import { RegionWriter } from '../harness/region-writer.ts';
-import { fixturePath, kernelComplaints, leftovers, Rig } from '../harness/rig.ts';
+import { fixturePath, leftovers, Rig } from '../harness/rig.ts';
 import { StormCensus } from '../harness/storm-census.ts';
 
 const patienceMs = 60_000;
@@ -181,7 +182,7 @@ test('the neighbour lost nothing all the while', async () => {
   expect(census).toMatchObject({ torn: 0, disordered: 0 });
   expect(session.statistics).toMatchObject({ lost: 0, gaps: 0, duplicates: 0, quarantined: 0, agrees: true });
   expect(session.undecodable).toBe(0);
-  expect(kernelComplaints(neighbour.console())).toEqual([]);
+  expectNoComplaints(neighbour.console());
 });
 
 function sessionOf({ session, machine }: ManagedGuest): GuestSession {
@@ -287,7 +288,7 @@ async function losing(session: GuestSession, before: number): Promise<void> {
 
 async function unharmed(): Promise<void> {
   expect(await rig.machine.check('echo I am fine')).toBe('I am fine');
-  expect(kernelComplaints(rig.machine.console())).toEqual([]);
+  expectNoComplaints(rig.machine.console());
 }
 
 function overwrite(path: string, offset: number, bytes: Uint8Array): void {

@@ -11,7 +11,8 @@ import { runInNewContext } from 'node:vm';
 import { afterAll, describe, expect, test } from 'vitest';
 import type { Machine } from '../../host/demo/machine.ts';
 import type { EventBatch } from '../../host/guest/event-batch.ts';
-import { kernelComplaints, leftovers, Rig } from '../harness/rig.ts';
+import { expectNoComplaints } from '../harness/kernel-log.ts';
+import { leftovers, Rig } from '../harness/rig.ts';
 
 afterAll(() => expect(leftovers()).toEqual([]));
 
@@ -66,7 +67,7 @@ describe.each([
     expect(delivered).toBe(census.rows);
     expect(rig.view).toMatchObject({ state: 'active', probes: [] });
     expect(rig.view.relay).toMatchObject({ undecodable: 0, quarantined: 0 });
-    expect(kernelComplaints(machine.console()), machine.console()).toEqual([]);
+    expectNoComplaints(machine.console());
   });
 });
 

@@ -3,7 +3,8 @@
 /** The demo's promise as tests: both probes on both kernels, both machine types, small memory and memory above the PCI hole. */
 
 import { describe, expect, test } from 'vitest';
-import { kernelComplaints, Rig } from '../harness/rig.ts';
+import { expectNoComplaints } from '../harness/kernel-log.ts';
+import { Rig } from '../harness/rig.ts';
 
 describe.each([
   { kernel: '6.1', machine: 'pc', memoryMib: 256 },
@@ -51,6 +52,6 @@ describe.each([
       expect(event.latencyUs).toBeGreaterThan(-(event.hostTimeErrorUs ?? 0));
     }
     expect(rig.view.relay).toMatchObject({ lost: 0, gaps: 0, undecodable: 0, quarantined: 0 });
-    expect(kernelComplaints(rig.machine.console())).toEqual([]);
+    expectNoComplaints(rig.machine.console());
   });
 });

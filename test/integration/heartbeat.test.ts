@@ -8,7 +8,8 @@ import { afterAll, describe, expect, onTestFinished, test } from 'vitest';
 import { Machine } from '../../host/demo/machine.ts';
 import { kernelKeys } from '../../host/kernel/release.ts';
 import { heartbeatMs, regionHeader } from '../../host/wire/region.ts';
-import { kernelComplaints, leftovers, Rig, ServiceProcess } from '../harness/rig.ts';
+import { expectNoComplaints } from '../harness/kernel-log.ts';
+import { leftovers, Rig, ServiceProcess } from '../harness/rig.ts';
 
 afterAll(() => expect(leftovers()).toEqual([]));
 
@@ -71,7 +72,7 @@ describe.each(kernelKeys)('%s', (kernel) => {
     const meanMs = periodsMs.reduce((sum, period) => sum + period, 0) / periodsMs.length;
     expect(meanMs).toBeGreaterThan(heartbeatMs * 0.9);
     expect(meanMs).toBeLessThan(heartbeatMs * 1.5);
-    expect(kernelComplaints(machine.console())).toEqual([]);
+    expectNoComplaints(machine.console());
   });
 });
 
@@ -103,8 +104,8 @@ test('a guest that stops beating is asked, and found silent if it does not answe
   try {
     const stoppedAt = performance.now();
     await rig.until(() => rig.view.state === 'lost', 'the silence');
-    // Three questions of 300 ms each, the first at the next beat.
-    expect(performance.now() - stoppedAt).toBeLessThan(5_000);
+    // Three questions of 300 ms each, the first when a beat is half a second late; the rest is for a busy machine.
+    expect(performance.now() - stoppedAt).toBeLessThan(20_000);
   } finally {
     process.kill(rig.machine.pid, 'SIGCONT');
   }

@@ -34,7 +34,8 @@ import {
 } from '../../host/wire/message.ts';
 import { ringBlock } from '../../host/wire/region.ts';
 import { encode } from '../../host/wire/struct.ts';
-import { fixturePath, kernelComplaints, leftovers, probePath, Rig, ServiceProcess } from '../harness/rig.ts';
+import { expectNoComplaints } from '../harness/kernel-log.ts';
+import { fixturePath, leftovers, probePath, Rig, ServiceProcess } from '../harness/rig.ts';
 import { type Behaviour, StandInGuest } from '../harness/stand-in-guest.ts';
 
 afterAll(() => expect(leftovers()).toEqual([]));
@@ -121,7 +122,7 @@ describe('at the channel of a real guest', () => {
       break;
     }
     expect((await service.api.guest(machine.name)).relay).toMatchObject({ lost: 0, gaps: 0, undecodable: 0 });
-    expect(kernelComplaints(machine.console())).toEqual([]);
+    expectNoComplaints(machine.console());
   }
 
   test('a second client gets nothing and disturbs nobody', async () => {
@@ -474,7 +475,7 @@ describe('in the middle of a load: the init function of a probe has begun', () =
     expect((await loaded(rig.machine)).output).toBe('1');
     const ended = await rig.machine.check('sh -c "echo $$"');
     await rig.event(({ probe, fields }) => probe === 'slowinit' && fields['pid'] === Number(ended));
-    expect(kernelComplaints(rig.machine.console())).toEqual([]);
+    expectNoComplaints(rig.machine.console());
   });
 
   test('the service is killed with -9: its successor ends with the probe, once', async () => {
@@ -501,7 +502,7 @@ describe('in the middle of a load: the init function of a probe has begun', () =
       expect(probe).toBe('slowinit');
       break;
     }
-    expect(kernelComplaints(machine.console())).toEqual([]);
+    expectNoComplaints(machine.console());
   });
 });
 
@@ -537,7 +538,7 @@ test("the guest overwrites the host's half of its rings: told, set right, and no
   expect(fields).toMatchObject({ tried: 60_000, refused: 0 });
   expect(rig.view.relay).toMatchObject({ lost: 0, gaps: 0, overwritten: 2 });
   expect(rig.guest.session).toBe(session);
-  expect(kernelComplaints(rig.machine.console())).toEqual([]);
+  expectNoComplaints(rig.machine.console());
 });
 
 test('the guest overwrites its whole region and reboots, again and again: it comes back by itself, with its probe', async () => {
@@ -559,7 +560,7 @@ test('the guest overwrites its whole region and reboots, again and again: it com
     const { probe } = await rig.event(({ fields }) => fields['comm'] === `round-${round}`);
     expect(probe).toBe('signal');
   }
-  expect(kernelComplaints(rig.machine.console())).toEqual([]);
+  expectNoComplaints(rig.machine.console());
 });
 
 describe('a full state directory', () => {

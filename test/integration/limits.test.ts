@@ -6,7 +6,8 @@ import { readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { limits } from '../../host/wire/message.ts';
-import { fixturePath, kernelComplaints, leftovers, Rig } from '../harness/rig.ts';
+import { expectNoComplaints } from '../harness/kernel-log.ts';
+import { fixturePath, leftovers, Rig } from '../harness/rig.ts';
 
 afterAll(() => expect(leftovers()).toEqual([]));
 
@@ -92,6 +93,6 @@ describe('a guest', () => {
     await rig.attach(['signal']);
     await rig.machine.run('actor --name afterwards segv');
     await rig.event(({ fields }) => fields['comm'] === 'afterwards');
-    expect(kernelComplaints(rig.machine.console())).toEqual([]);
+    expectNoComplaints(rig.machine.console());
   });
 });

@@ -10,13 +10,14 @@ import { defaultGuestModules } from '../../host/demo/image.ts';
 import { Machine, type MachineOptions } from '../../host/demo/machine.ts';
 import type { VesperEvent } from '../../host/guest/event.ts';
 import { kernelKeys } from '../../host/kernel/release.ts';
-import { fixturePath, kernelComplaints, leftovers, probePath, Rig, ServiceProcess } from '../harness/rig.ts';
+import { expectNoComplaints } from '../harness/kernel-log.ts';
+import { fixturePath, leftovers, probePath, Rig, ServiceProcess } from '../harness/rig.ts';
 
 afterAll(() => expect(leftovers()).toEqual([]));
 
 async function unharmed(machine: Machine): Promise<void> {
   expect(await machine.check('echo I am fine')).toBe('I am fine');
-  expect(kernelComplaints(machine.console())).toEqual([]);
+  expectNoComplaints(machine.console());
 }
 
 describe('the service is killed with -9', () => {
@@ -194,7 +195,7 @@ describe('the guest ends', () => {
     await rig.machine.run('actor --name reborn segv');
     const reborn = await rig.event(died('reborn'));
     expect(reborn.bootId).toBe(rig.view.boot_id);
-    expect(kernelComplaints(rig.machine.console().split('Linux version').at(-1) ?? '')).toEqual([]);
+    expectNoComplaints(rig.machine.console().split('Linux version').at(-1) ?? '');
   }
 
   test.each([

@@ -14,7 +14,8 @@ import { readImage } from '../../host/probe/image.ts';
 import { explainLoadError } from '../../host/probe/load-error.ts';
 import { kernelOf } from '../../host/service/probe-actions.ts';
 import type { ProbeResult } from '../../host/service/results.ts';
-import { fixturePath, kernelComplaints, leftovers, probePath, Rig, releaseOf } from '../harness/rig.ts';
+import { expectNoComplaints } from '../harness/kernel-log.ts';
+import { fixturePath, leftovers, probePath, Rig, releaseOf } from '../harness/rig.ts';
 
 afterAll(() => expect(leftovers()).toEqual([]));
 
@@ -264,7 +265,7 @@ describe.each([
     await seesDeath(rig, 'after');
     expect(await rig.guest.detach('signal', 'test')).toMatchObject({ ok: true });
     expect(rig.guest.wanted).toEqual([]);
-    expect(kernelComplaints(rig.machine.console())).toEqual([]);
+    expectNoComplaints(rig.machine.console());
   });
 });
 
@@ -302,7 +303,7 @@ describe.each(['6.1', '6.12'] as const)('the policy of a guest with kernel %s', 
     expect(await loadedModules(machine)).toEqual(attached);
     expect(rig.guest.wanted.map(({ name }) => name)).toEqual(['signal']);
     await seesDeath(rig, 'policed');
-    expect(kernelComplaints(machine.console())).toEqual([]);
+    expectNoComplaints(machine.console());
   });
 });
 

@@ -168,13 +168,13 @@ describe.each(['pc', 'q35'] as const)('%s', (type) => {
 });
 
 describe('machines that lack something', () => {
-  test('neither a virtio-serial controller nor vsock', async () => {
-    qemu('pc', 'g1', []);
+  test('neither a virtio-serial controller nor a place for one nor vsock', async () => {
+    qemu('q35', 'g1', []);
     const guest = await (await Watching.start()).machine('g1');
     await expect(guest.openChannel()).rejects.toMatchObject({
       code: 'PROVIDER',
       message:
-        'g1: the machine has no virtio-serial controller and no vsock device: plug one in while it runs ("device_add vhost-vsock-pci,guest-cid=3", any free number from 3), or start it with "-device virtio-serial-pci", or in libvirt with <vsock><cid auto=\'yes\'/></vsock> or <controller type=\'virtio-serial\'/>',
+        'g1: the machine has no virtio-serial controller, nor a free PCI Express root port to plug one in, and no vsock device: plug one in while it runs ("device_add vhost-vsock-pci,guest-cid=3", any free number from 3), or start it with "-device virtio-serial-pci", or in libvirt with <vsock><cid auto=\'yes\'/></vsock> or <controller type=\'virtio-serial\'/>',
     });
     expect(existsSync(runtimeDirectory)).toBe(false);
   });
@@ -187,12 +187,12 @@ describe('machines that lack something', () => {
       '-machine',
       'memory-backend=ram',
     ];
-    const bare = qemu('pc', 'g1', [...ram, ...vsock.qemuArguments]);
+    const bare = qemu('q35', 'g1', [...ram, ...vsock.qemuArguments]);
     const before = await Watching.start();
     await expect((await before.machine('g1')).openChannel()).rejects.toMatchObject({
       code: 'PROVIDER',
       message:
-        'g1: the machine has no virtio-serial controller and another process does its vsock: tell the service on which unix socket it takes calls ("--vsock g1=/path")',
+        'g1: the machine has no virtio-serial controller, nor a free PCI Express root port to plug one in, and another process does its vsock: tell the service on which unix socket it takes calls ("--vsock g1=/path")',
     });
     await before.provider.stop();
 
@@ -208,12 +208,39 @@ describe('machines that lack something', () => {
 
   test('a controller without a free port', async () => {
     const port = ['-chardev', 'null,id=c', '-device', 'virtserialport,chardev=c,name=other'];
-    qemu('pc', 'g1', ['-device', 'virtio-serial-pci,max_ports=2', ...port]);
+    qemu('q35', 'g1', ['-device', 'virtio-serial-pci,max_ports=2', ...port]);
     const guest = await (await Watching.start()).machine('g1');
     await expect(guest.openChannel()).rejects.toMatchObject({
       code: 'PROVIDER',
       message: expect.stringContaining(
-        'g1: the machine has no free port on its virtio-serial controllers and no vsock device',
+        'g1: the machine has no free port on its virtio-serial controllers, nor a free PCI Express root port to plug one in, and no vsock device',
+      ),
+    });
+  });
+
+  test.each([
+    ['pc', []],
+    ['q35', rootPorts],
+  ] as const)('%s: no controller, and a place for one', async (type, more) => {
+    qemu(type, 'g1', more);
+    const before = await Watching.start();
+    const channel = await (await before.machine('g1')).openChannel();
+    channel.close();
+    await before.provider.stop();
+    // A service that was restarted takes the same.
+    const again = await (await (await Watching.start()).machine('g1')).openChannel();
+    again.close();
+    expect(again.description).toBe(channel.description);
+  });
+
+  test('a full bus', async () => {
+    const slots = Array.from({ length: 30 }, () => ['-device', 'pci-testdev']).flat();
+    qemu('pc', 'g1', slots);
+    const guest = await (await Watching.start()).machine('g1');
+    await expect(guest.openChannel()).rejects.toMatchObject({
+      code: 'PROVIDER',
+      message: expect.stringMatching(
+        /^g1: the machine has no virtio-serial controller, nor takes one \(.+\), and no vsock device/,
       ),
     });
   });
@@ -340,6 +367,34 @@ describe('finding machines', () => {
     await expect.poll(() => watching.found.length, { timeout: 10_000 }).toBe(2);
     expect(watching.found[1]).toBe(guest);
     expect(guest.state).toBe('paused');
+  });
+
+  test('one of which nothing is left in the folder is forgotten after a while, or one in whose place another came', async () => {
+    const uuid = (digit: number) => ['-uuid', `${`${digit}`.repeat(8)}-0000-4000-8000-000000000000`];
+    const watching = await Watching.start({ folders: [folder], removedKeptMs: 300 });
+    const removed = () => watching.events.filter(({ kind }) => kind === 'removed').map(({ guest }) => guest);
+    const [quits, killed, replaced] = [qemu('pc', 'g1'), qemu('pc', 'g2'), qemu('pc', 'g3', uuid(1))];
+    for (const name of ['g1', 'g2', 'g3']) await watching.machine(name);
+
+    await quits.end('SIGTERM');
+    await expect.poll(removed).toEqual(['g1']);
+    expect(existsSync(join(folder, 'g1.qmp'))).toBe(false);
+
+    await replaced.end();
+    qemu('pc', 'g3', uuid(2));
+    await expect.poll(removed).toEqual(['g1', 'g3']);
+    const { uuid: now } = await watching.machine('g3');
+    expect(now).toMatch(/^2/);
+
+    await killed.end();
+    await expect.poll(() => watching.events.at(-1)).toMatchObject({ guest: 'g2', kind: 'stopped' });
+    // Its socket is still there: it is known.
+    rmSync(join(folder, 'g2.qmp'));
+    await expect.poll(removed).toEqual(['g1', 'g3', 'g2']);
+    // And found like any other should it come back.
+    const before = watching.found.length;
+    qemu('pc', 'g1');
+    await expect.poll(() => watching.found.length).toBeGreaterThan(before);
   });
 
   test('name and UUID as QEMU has them; a name of one’s own goes before', async () => {

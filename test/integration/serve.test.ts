@@ -8,8 +8,9 @@ import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import type { GuestView } from '../../host/api/view.ts';
 import { Machine } from '../../host/demo/machine.ts';
+import { expectNoComplaints } from '../harness/kernel-log.ts';
 import { NotifySocket } from '../harness/notify-socket.ts';
-import { kernelComplaints, leftovers, ServiceProcess } from '../harness/rig.ts';
+import { leftovers, ServiceProcess } from '../harness/rig.ts';
 
 afterAll(() => expect(leftovers()).toEqual([]));
 
@@ -243,6 +244,6 @@ describe('a service with a configuration', () => {
     }
     await service.start();
     await service.guestUntil((one) => one.state === 'active' && probeOf(one, 'oom')?.loaded === true);
-    expect(kernelComplaints(machine.console())).toEqual([]);
+    expectNoComplaints(machine.console());
   });
 });

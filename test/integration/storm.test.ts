@@ -8,7 +8,8 @@
 import { afterEach, describe, expect, test } from 'vitest';
 import type { Machine } from '../../host/demo/machine.ts';
 import type { VesperEvent } from '../../host/guest/event.ts';
-import { fixturePath, kernelComplaints, Rig, type RigOptions } from '../harness/rig.ts';
+import { expectNoComplaints } from '../harness/kernel-log.ts';
+import { fixturePath, Rig, type RigOptions } from '../harness/rig.ts';
 import { StormCensus } from '../harness/storm-census.ts';
 
 const records = 1_000_000;
@@ -159,5 +160,5 @@ async function expectAgreement(rig: Rig, cpus: number): Promise<void> {
   });
   expect(rig.view.relay).toMatchObject({ undecodable: 0, quarantined: 0 });
   expect(rig.view.state).toBe('active');
-  expect(kernelComplaints(rig.machine.console())).toEqual([]);
+  expectNoComplaints(rig.machine.console());
 }

@@ -55,7 +55,12 @@ afterEach(async () => {
 });
 
 /** Events on the bus as a guest's relay would put them there; their numbers, from 0, are their sequence numbers. */
-function publish(count: number, guest = 'web1', payloadBytes = 8): void {
+function publish(
+  count: number,
+  guest = 'web1',
+  payloadBytes = 8,
+  timesNs: readonly number[] = Array.from({ length: count }, () => 0),
+): void {
   const zeros = new Uint16Array(count);
   const columns = new RelayBatch(
     {
@@ -63,7 +68,7 @@ function publish(count: number, guest = 'web1', payloadBytes = 8): void {
       event: zeros.slice().fill(7),
       cpu: zeros,
       ring: zeros.slice().fill(1),
-      timeNs: new Float64Array(count),
+      timeNs: Float64Array.from(timesNs),
       sequence: Float64Array.from({ length: count }, () => written++),
       payloadOffset: Uint32Array.from({ length: count }, (_, row) => row * payloadBytes),
       payloadBytes: new Uint32Array(count).fill(payloadBytes),
@@ -152,6 +157,21 @@ describe('a reader that comes back', () => {
       { type: 'event', sequence: 4, id: id(5) },
     ]);
   });
+});
+
+test('events that were read together come in the order of guest time, and ids follow it', async () => {
+  await using live = await EventSource.open(api.path);
+  // Ring by ring: a death in the critical one, what led to it in the other.
+  publish(5, 'web1', 8, [30, 50, 10, 20, 30]);
+  publish(2, 'web1', 8, [5, 4]);
+  const inTime = [2, 3, 0, 4, 1, 6, 5];
+  const events = await take(live, 7);
+  expect(numbers(events)).toEqual(inTime);
+  expect(events.map(({ lastEventId }) => lastEventId)).toEqual([1, 2, 3, 4, 5, 6, 7].map(id));
+  for (let after = 0; after < 7; after += 1) {
+    await using again = await EventSource.open(api.path, { follow: '0' }, id(after));
+    expect(numbers(await again.rest())).toEqual(inTime.slice(after));
+  }
 });
 
 test('readers that go away in the middle do no harm', async () => {

@@ -133,6 +133,19 @@ describe('what a probe declares', () => {
     expect(JSON.stringify(page.samples)).not.toMatch(/4711|pid/);
   });
 
+  test('of a guest that is forgotten nothing is shown, and it begins anew', async () => {
+    const sink = newSink();
+    const died = compileDecoder(event('died', 4, signal));
+    for (const guest of ['web1', 'db1']) sink.deliver(batchOf(died, [words(9), words(9)], 'demo', guest));
+    sink.forget('uuid of web1');
+    let page = await pageOf(sink);
+    expect(JSON.stringify(page.samples)).not.toContain('web1');
+    expect(page.value('vesper_demo_died_total', { guest: 'db1' })).toBe(2);
+    sink.deliver(batchOf(died, [words(9)]));
+    page = await pageOf(sink);
+    expect(page.value('vesper_demo_died_total', { guest: 'web1' })).toBe(1);
+  });
+
   test('latency: nothing from the future, and no infinity', async () => {
     const sink = newSink();
     sink.deliver(batchOf(compileDecoder(event('died', 4, signal)), [words(9), words(9), words(9)]));

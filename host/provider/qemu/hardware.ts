@@ -27,17 +27,21 @@ export class Hardware {
     this.#region = new RegionDevice(site);
   }
 
-  /** Where the frontend can be spoken to: its port, plugged where that is possible, else vsock. Throws PROVIDER. */
+  /**
+   * Where the frontend can be spoken to: its port, plugged where the machine has a controller; vsock; a controller of our own. Throws
+   * PROVIDER.
+   */
   provideRoute(): Promise<ProvidedPort | VsockRoute> {
     return this.#portTurn.take(async () => {
       const port = await this.#port.provide();
       if (!('lacks' in port)) return port;
       const vsock = await findVsock(this.#site);
       if (!('lacks' in vsock)) return vsock;
+      const own = await this.#port.provideOnOwnController();
+      if (!('lacks' in own)) return own;
       const { name } = this.#site;
-      throw new VesperError('PROVIDER', `${name}: the machine ${port.lacks} ${vsock.lacks}`, {
-        data: { guest: name },
-      });
+      const message = `${name}: the machine ${port.lacks}, ${own.lacks}, ${vsock.lacks}`;
+      throw new VesperError('PROVIDER', message, { data: { guest: name } });
     });
   }
 

@@ -21,12 +21,16 @@ export interface WatchOptions {
   readonly connectLimitMs: number;
   readonly commandLimitMs: number;
   readonly unplugLimitMs: number;
+  /** How long after its end a machine is remembered that nothing names any more. */
+  readonly removedKeptMs: number;
   /** Of guests, by name: the unix socket of their vsock backend. */
   readonly hybridVsockPaths: ReadonlyMap<string, string>;
   readonly log: Logger;
   readonly events: ProviderEvents;
   /** The connection ended: look again. */
   readonly onLost: () => void;
+  /** There was no socket for so long that its machine was forgotten. */
+  readonly onForgotten: () => void;
 }
 
 const longestPauseMs = 10_000;
@@ -48,6 +52,10 @@ export class MonitorWatch {
   #stopped = false;
   #pauseMs = 0;
   #notBefore = 0;
+  /** Runs while there is no socket. */
+  #leaving: NodeJS.Timeout | undefined;
+  /** Of machines in whose place others came. */
+  readonly #replaced = new Set<NodeJS.Timeout>();
 
   constructor(path: string, options: WatchOptions) {
     this.path = path;
@@ -74,8 +82,23 @@ export class MonitorWatch {
     }
   }
 
+  /** Once `present` is known anew: begins, or calls off, to forget the machine. */
+  expire(): void {
+    if (this.present || this.connected || this.#stopped) {
+      clearTimeout(this.#leaving);
+      this.#leaving = undefined;
+      return;
+    }
+    this.#leaving ??= setTimeout(() => {
+      this.stop();
+      if (this.#machine !== undefined) this.#removed(this.#machine);
+      this.#options.onForgotten();
+    }, this.#options.removedKeptMs);
+  }
+
   stop(): void {
     this.#stopped = true;
+    for (const timer of [this.#leaving, ...this.#replaced]) clearTimeout(timer);
     this.#qmp?.close();
   }
 
@@ -127,8 +150,23 @@ export class MonitorWatch {
     });
     const lifecycle = new Lifecycle(stateOf(status));
     if (this.#machine?.name === name && this.#machine.uuid === uuid) this.#machine.came(hardware, lifecycle);
-    else this.#machine = new QemuMachine({ name, uuid }, hardware, lifecycle);
+    else {
+      if (this.#machine !== undefined) this.#replace(this.#machine);
+      this.#machine = new QemuMachine({ name, uuid }, hardware, lifecycle);
+    }
     return { machine: this.#machine, hardware, lifecycle };
+  }
+
+  #replace(machine: QemuMachine): void {
+    const timer = setTimeout(() => {
+      this.#replaced.delete(timer);
+      this.#removed(machine);
+    }, this.#options.removedKeptMs);
+    this.#replaced.add(timer);
+  }
+
+  #removed(machine: QemuMachine): void {
+    this.#options.events.lifecycle(machine, { kind: 'removed' });
   }
 
   #event(machine: QemuMachine, hardware: Hardware, lifecycle: Lifecycle, event: QmpEvent): void {

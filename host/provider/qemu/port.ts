@@ -8,6 +8,7 @@ import { dirname, isAbsolute, join } from 'node:path';
 import { z } from 'zod';
 import { VesperError } from '../../error.ts';
 import { portName } from '../../wire/message.ts';
+import { isOnOwnController, isOwnController, ownSerialBus, withdrawController } from './controller.ts';
 import {
   busesOf,
   chardevAddress,
@@ -42,7 +43,7 @@ export interface ProvidedPort {
   readonly unplugged: AbortSignal;
 }
 
-/** Why there is none and none can be plugged, for people: `has no virtio-serial controller`. */
+/** Why there is none and none can be plugged, for people: `has no virtio-serial controller`, `nor a free …`. */
 export interface NoPort {
   readonly lacks: string;
 }
@@ -59,13 +60,24 @@ export class ChannelPort {
     this.#site = site;
   }
 
-  /** Plugs the port where there is none. */
+  /** On a controller of the machine's owner; plugs the port where there is none. */
   async provide(): Promise<ProvidedPort | NoPort> {
     const all = await devices(this.#site.qmp);
     const port = await this.#find(all);
-    if (port !== undefined) return this.#provided(port.path, await this.#socketOf(port));
+    if (port !== undefined) {
+      if (await this.#isOnOwnController(port)) return { lacks: 'has no other port than one of our own' };
+      return this.#provided(port.path, await this.#socketOf(port));
+    }
     const bus = await this.#freeBus(all);
     return typeof bus === 'string' ? this.#provided(ourPath, await this.#plug(bus)) : bus;
+  }
+
+  /** On a controller of VESPER's own, which is plugged in where it is missing. */
+  async provideOnOwnController(): Promise<ProvidedPort | NoPort> {
+    const port = await this.#find(await devices(this.#site.qmp));
+    if (port !== undefined) return this.#provided(port.path, await this.#socketOf(port));
+    const bus = await ownSerialBus(this.#site);
+    return 'lacks' in bus ? bus : this.#provided(ourPath, await this.#plug(bus.name));
   }
 
   #provided(devicePath: string, socketPath: string): ProvidedPort {
@@ -81,7 +93,7 @@ export class ChannelPort {
     this.#unplugged = new AbortController();
   }
 
-  /** Unplugs the port if it was plugged by a service, and removes its socket. */
+  /** Unplugs port and controller if they were plugged by a service, and removes the socket. */
   async withdraw(): Promise<void> {
     const { qmp, unplugLimitMs } = this.#site;
     const ours = (await devices(qmp)).find(({ path }) => path === ourPath);
@@ -91,6 +103,7 @@ export class ChannelPort {
     }
     await removeBackend(qmp, 'chardev-remove', chardevId);
     await this.removeFiles();
+    await withdrawController(this.#site);
   }
 
   /** What a QEMU that was killed leaves. */
@@ -107,6 +120,10 @@ export class ChannelPort {
     const ports = all.filter(({ type }) => type === 'virtserialport');
     const names = await Promise.all(ports.map(({ path }) => textProperty(this.#site.qmp, path, 'name')));
     return ports[names.indexOf(portName)];
+  }
+
+  async #isOnOwnController({ path }: Device): Promise<boolean> {
+    return isOnOwnController(await textProperty(this.#site.qmp, path, 'parent_bus'));
   }
 
   async #socketOf(port: Device): Promise<string> {
@@ -148,7 +165,7 @@ export class ChannelPort {
   /** A virtio-serial bus with a port left; QEMU chooses the number. */
   async #freeBus(all: readonly Device[]): Promise<string | NoPort> {
     const { qmp } = this.#site;
-    const controllers = all.filter(({ type }) => controllerTypes.has(type));
+    const controllers = all.filter((device) => controllerTypes.has(device.type) && !isOwnController(device));
     for (const { path, type } of controllers) {
       const device = type === 'virtio-serial-device' ? path : `${path}/virtio-backend`;
       const [bus] = await busesOf(qmp, device, 'virtio-serial-bus');

@@ -26,6 +26,8 @@ export interface QemuProviderOptions {
   readonly commandLimitMs?: number;
   /** How long a guest may take to let go of a device. */
   readonly unplugLimitMs?: number;
+  /** How long a machine is remembered that has ended and of which nothing is left in the folder. Default: an hour. */
+  readonly removedKeptMs?: number;
   /** Of guests with a vhost-user-vsock device, by name: the unix socket on which its backend takes calls (hybrid vsock). */
   readonly hybridVsockPaths?: ReadonlyMap<string, string>;
   readonly log: Logger;
@@ -33,6 +35,7 @@ export interface QemuProviderOptions {
 
 const defaultRegionDirectory = '/dev/shm';
 const defaultBlackBoxKeptMs = 24 * 3_600_000;
+const defaultRemovedKeptMs = 3_600_000;
 /** start() waits no longer for machines that do not answer; they are found later. */
 const startLimitMs = 1_000;
 const lookAgainMs = 1_000;
@@ -96,10 +99,13 @@ export class QemuProvider implements Provider {
       connectLimitMs: this.#options.connectLimitMs ?? 3_000,
       commandLimitMs: this.#options.commandLimitMs ?? 5_000,
       unplugLimitMs: this.#options.unplugLimitMs ?? 10_000,
+      removedKeptMs: this.#options.removedKeptMs ?? defaultRemovedKeptMs,
       hybridVsockPaths: this.#options.hybridVsockPaths ?? new Map(),
       log,
       events,
-      onLost: () => this.#lookLater(),
+      // Whether its socket is still there decides what is expected of it.
+      onLost: () => this.#lookAgain(),
+      onForgotten: () => this.#watches.delete(path),
     });
     this.#watches.set(path, monitor);
   }
@@ -110,6 +116,7 @@ export class QemuProvider implements Provider {
     if (events === undefined) return;
     for (const monitor of this.#watches.values()) monitor.present = this.#named.has(monitor.path);
     await Promise.all([...this.#folders.keys()].map((folder) => this.#scan(folder, events)));
+    for (const monitor of this.#watches.values()) monitor.expire();
     const attempts = Promise.all([...this.#watches.values()].map((monitor) => monitor.attempt()));
     const limit = Promise.withResolvers<void>();
     const timer = setTimeout(limit.resolve, limitMs);
@@ -119,11 +126,13 @@ export class QemuProvider implements Provider {
   }
 
   #lookLater(): void {
-    if (this.#events === undefined || this.#timer !== undefined) return;
     const missing = [...this.#watches.values()].some(({ connected, present }) => present && !connected);
     const unwatched = [...this.#folders.values()].some((watcher) => watcher === undefined);
-    if (!missing && !unwatched) return;
-    this.#lookIn(lookAgainMs);
+    if (missing || unwatched) this.#lookAgain();
+  }
+
+  #lookAgain(): void {
+    if (this.#events !== undefined && this.#timer === undefined) this.#lookIn(lookAgainMs);
   }
 
   #lookIn(ms: number): void {

@@ -6,7 +6,6 @@
  */
 
 import { rm } from 'node:fs/promises';
-import { z } from 'zod';
 import { messageOf, VesperError } from '../../error.ts';
 import { loadRelayAddon } from '../../relay/native.ts';
 import type { ProvidedDoorbell, ProvidedRegion } from '../provider.ts';
@@ -21,17 +20,8 @@ import {
   restampRegionFile,
   serverOf,
 } from '../region-file.ts';
-import {
-  busesOf,
-  chardevAddress,
-  children,
-  type Device,
-  devices,
-  occupants,
-  property,
-  removeBackend,
-  unplug,
-} from './qom.ts';
+import { plugsIntoRootBus, rootPorts } from './pci.ts';
+import { chardevAddress, devices, removeBackend, unplug } from './qom.ts';
 import type { Site } from './site.ts';
 
 /** Stable: by these a service that was restarted recognises what its predecessor plugged. */
@@ -45,7 +35,6 @@ const handOverLimitMs = 5_000;
 
 /** What firmware and kernel reserve behind a root port when nothing is said. */
 const reservedBytes = 2 << 20;
-const portTypes = new Set(['pcie-root-port', 'ioh3420', 'xio3130-downstream']);
 
 const rootPortAdvice =
   "start it with a spare one (\"-device pcie-root-port,id=spare,chassis=40\"), or in libvirt with <controller type='pci' model='pcie-root-port'/>";
@@ -172,24 +161,17 @@ export class RegionDevice {
     await removeBackend(qmp, 'chardev-remove', chardevId);
   }
 
-  /**
-   * Bus for the device. i440fx plugs into its root bus, QEMU finds the slot; of a PCI Express machine only a free root
-   * port takes a device while the guest runs.
-   */
+  /** Bus for the device; undefined: QEMU finds it. */
   async #freeBus(bytes: number): Promise<string | undefined> {
     const { qmp, name, log } = this.#site;
-    const hosts = await children(qmp, '/machine');
-    if (hosts.some(({ type }) => type === 'i440FX-pcihost')) return undefined;
-    const ports = (await devices(qmp)).filter(({ type }) => portTypes.has(type));
-    const free = (await Promise.all(ports.map((port) => this.#freePort(port)))).filter(
-      (port) => port !== undefined,
-    );
+    if (await plugsIntoRootBus(qmp)) return undefined;
+    const { free, total } = await rootPorts(qmp);
     const roomy = free.find(({ reserved }) => reserved >= reserveFor(bytes));
     const most = free.toSorted((a, b) => b.reserved - a.reserved)[0];
     const port = bytes > reservedBytes ? (roomy ?? most) : free[0];
     if (port === undefined) {
-      const message = `${name}: a region needs a free PCI Express root port and the machine has ${ports.length === 0 ? 'none' : `only taken ones (${ports.length})`}: ${rootPortAdvice}`;
-      throw new VesperError('PROVIDER', message, { data: { guest: name, rootPorts: ports.length } });
+      const message = `${name}: a region needs a free PCI Express root port and the machine has ${total === 0 ? 'none' : `only taken ones (${total})`}: ${rootPortAdvice}`;
+      throw new VesperError('PROVIDER', message, { data: { guest: name, rootPorts: total } });
     }
     if (bytes > reservedBytes && port !== roomy) {
       log.warn(
@@ -197,15 +179,5 @@ export class RegionDevice {
       );
     }
     return port.bus;
-  }
-
-  async #freePort({ path }: Device): Promise<{ bus: string; reserved: number } | undefined> {
-    const { qmp } = this.#site;
-    const [bus] = await busesOf(qmp, path, 'PCIE');
-    if (bus === undefined || (await occupants(qmp, bus.path)) > 0) return undefined;
-    if (!(await property(qmp, path, 'hotplug', z.boolean()).catch(() => true))) return undefined;
-    const reserve = await property(qmp, path, 'pref64-reserve', z.number()).catch(() => -1);
-    // "Not given" is all ones.
-    return { bus: bus.name, reserved: reserve > Number.MAX_SAFE_INTEGER ? 0 : reserve };
   }
 }

@@ -9,7 +9,7 @@ import type { Site } from './site.ts';
 /** By the host kernel's sockets, or through the unix socket of the process that does the machine's vsock. */
 export type VsockRoute = { readonly cid: number } | { readonly hybridPath: string };
 
-/** What is missing for it, for people: goes on from `the machine has no virtio-serial controller`. */
+/** What is missing for it, for people: goes on from `the machine has no virtio-serial controller, `. */
 export interface NoVsock {
   readonly lacks: string;
 }

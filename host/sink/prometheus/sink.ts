@@ -96,6 +96,11 @@ export class PrometheusSink {
     }
   }
 
+  /** The series of a guest end. Names of metrics stay as they were given. */
+  forget(uuid: string): void {
+    this.#guests.delete(uuid);
+  }
+
   /** Families of all that came; their samples are read when they are asked for. */
   families(): readonly Family[] {
     const page = new Map<string, Gathered>();
