@@ -9,6 +9,7 @@ import { ApiClient } from '../api/client.ts';
 import { messageOf } from '../error.ts';
 import { mendProgram, systemCache } from '../installed.ts';
 import { Catalogue } from '../probe/catalogue.ts';
+import { loadLibvirtAddon } from '../provider/libvirt/addon.ts';
 import { loadRelayAddon } from '../relay/native.ts';
 import {
   apiSocketPath,
@@ -50,6 +51,7 @@ async function examine(runDirectory: string): Promise<readonly Finding[]> {
     addon(),
     program('qemu-system-x86_64', 'virtual machines', 'apt-get install qemu-system-x86', 'missing'),
     kvm(),
+    libvirt(),
     sharedMemory(),
     ...ownDirectories(runDirectory),
     await catalogue(),
@@ -87,6 +89,17 @@ function program(name: string, what: string, mend: string, otherwise: 'absent' |
   return found === undefined
     ? { what, state: otherwise, detail: `there is no ${name}`, mend }
     : { what, state: 'ok', detail: found, mend: '' };
+}
+
+function libvirt(): Finding {
+  const what = 'libvirt';
+  try {
+    loadLibvirtAddon();
+    return { what, state: 'ok', detail: 'its library loads: vesper serve --libvirt', mend: '' };
+  } catch (thrown) {
+    const mend = 'apt-get install libvirt0; make native';
+    return { what, state: 'absent', detail: messageOf(thrown), mend };
+  }
 }
 
 function kvm(): Finding {

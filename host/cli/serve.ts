@@ -5,15 +5,25 @@ import { defaultMetricsAddress, metricsAddress } from '../api/metrics-server.ts'
 import { ApiServer } from '../api/server.ts';
 import { VesperError } from '../error.ts';
 import { type RelayBackend, relayBackends } from '../guest/relay-backend.ts';
-import { createLog } from '../log.ts';
+import { createLog, type Logger } from '../log.ts';
+import { LibvirtProvider } from '../provider/libvirt/provider.ts';
+import { checkUri } from '../provider/libvirt/uri.ts';
+import type { Provider } from '../provider/provider.ts';
 import { QemuProvider } from '../provider/qemu/provider.ts';
 import { RelayHub } from '../relay/hub.ts';
 import { adviceOn } from '../service/config-advice.ts';
 import { defaultConfigPath } from '../service/config-file.ts';
+import { matchesGuest } from '../service/guest-pattern.ts';
 import { ServiceManager } from '../service/notify.ts';
 import { Reload } from '../service/reload.ts';
 import { Service } from '../service/service.ts';
-import { type Given, readSettings, requireProvider, type Settings } from '../service/settings.ts';
+import {
+  defaultLibvirtUri,
+  type Given,
+  readSettings,
+  requireProvider,
+  type Settings,
+} from '../service/settings.ts';
 import { builtCatalogueRoots } from './catalogue-roots.ts';
 import { collect, example } from './context.ts';
 import { printable } from './terminal.ts';
@@ -25,6 +35,7 @@ interface Options {
   readonly runDir: string;
   readonly qemu: readonly string[];
   readonly qemuDir: readonly string[];
+  readonly libvirt?: string | true;
   readonly vsock: readonly string[];
   readonly catalogue: readonly string[];
   readonly regionMib?: number;
@@ -57,6 +68,10 @@ export function serveCommand(): Command {
         .env('VESPER_STATE_DIR')
         .default('/var/lib/vesper'),
     )
+    .option(
+      '--libvirt [uri]',
+      `every domain of this host's libvirtd: ${defaultLibvirtUri} unless said otherwise, or qemu:///session`,
+    )
     .option('--qemu <name=socket>', 'a QEMU by its QMP socket (may be repeated)', collect, [])
     .option(
       '--qemu-dir <dir>',
@@ -88,7 +103,7 @@ export function serveCommand(): Command {
     .addHelpText(
       'after',
       example(
-        'vesper serve --qemu web1=/run/web1.qmp\nvesper serve --config /etc/vesper/vesper.yaml --check',
+        'vesper serve --libvirt\nvesper serve --qemu web1=/run/web1.qmp\nvesper serve --config /etc/vesper/vesper.yaml --check',
       ),
     )
     .action(async (_options: Options, command: Command) => {
@@ -100,7 +115,7 @@ export function serveCommand(): Command {
 
 async function serve(read: () => Settings): Promise<void> {
   const settings = read();
-  const qemu = requireProvider(settings);
+  requireProvider(settings);
   const metrics = settings.metrics === undefined ? undefined : metricsAddress(settings.metrics);
   const log = createLog(settings.logLevel);
   const manager = new ServiceManager(log);
@@ -108,7 +123,7 @@ async function serve(read: () => Settings): Promise<void> {
   const service = new Service({
     log,
     relays: hub,
-    providers: [new QemuProvider({ ...qemu, log })],
+    providers: providersOf(settings, log),
     config: settings.service,
   });
   const api = new ApiServer(service, metrics);
@@ -144,11 +159,21 @@ async function serve(read: () => Settings): Promise<void> {
 
 const exitLimitMs = 500;
 
+function providersOf({ qemu, libvirt }: Settings, log: Logger): readonly Provider[] {
+  const includes = (guest: { readonly name: string; readonly uuid: string }): boolean =>
+    libvirt?.guests?.some((pattern) => matchesGuest(pattern, guest)) ?? true;
+  return [
+    ...(qemu === undefined ? [] : [new QemuProvider({ ...qemu, log })]),
+    ...(libvirt === undefined ? [] : [new LibvirtProvider({ ...libvirt, includes, log })]),
+  ];
+}
+
 async function check(settings: Settings): Promise<void> {
   if (settings.file === undefined) {
     throw new VesperError('NOT_FOUND', `there is no ${defaultConfigPath}: name a file with --config`);
   }
   requireProvider(settings);
+  if (settings.libvirt !== undefined) checkUri(settings.libvirt.uri);
   if (settings.metrics !== undefined) metricsAddress(settings.metrics);
   const { probes = [], catalogueRoots } = settings.service;
   for (const sentence of await adviceOn(probes, catalogueRoots))
@@ -172,6 +197,7 @@ function givenBy(command: Command): Given {
     monitors: Object.fromEntries(options.qemu.map((text) => parseSocket('--qemu', text))),
     vsock: Object.fromEntries(options.vsock.map((text) => parseSocket('--vsock', text))),
     folders: options.qemuDir,
+    libvirt: options.libvirt === true ? defaultLibvirtUri : options.libvirt,
     catalogue: options.catalogue,
     regionBytes: options.regionMib === undefined ? undefined : options.regionMib * MiB,
     relayBackend: options.relay,

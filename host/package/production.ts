@@ -35,7 +35,8 @@ const neverNeeded = /(^|\/)(test|tests|examples?|docs|benchmarks?|\.github)\//;
 export function isNeeded(file: string): boolean {
   if (/(^|\/)node_modules\//.test(file)) return false; // A package of its own in the lock.
   if (/(^|\/)(licen[cs]e|notice|copying)[^/]*$/i.test(file)) return true;
-  return /\.(c?js|mjs|json|node)$/.test(file) && !neverNeeded.test(file);
+  // What begins with a dot is for tools of its developers.
+  return /(^|\/)[^./][^/]*\.(c?js|mjs|json|node)$/.test(file) && !neverNeeded.test(file);
 }
 
 function readJson(path: string): unknown {

@@ -9,7 +9,7 @@ import { regionOf, removeRegion } from './region-file.ts';
 const regionName = /^vesper-.+-[0-9a-f]{8}-[0-9a-f]{8}$/;
 
 /**
- * Remove region files of this user that no process maps. Young ones stay: the black box of a guest that died while
+ * Remove region files that no process maps, of this user; root's service removes those that it gave to others, too. Young ones stay: the black box of a guest that died while
  * the service was down is still in there. Returns what was removed.
  */
 export async function removeAbandonedRegions(directory: string, olderThanMs: number): Promise<string[]> {
@@ -29,7 +29,8 @@ export async function removeAbandonedRegions(directory: string, olderThanMs: num
 
 async function isOld(path: string, olderThanMs: number): Promise<boolean> {
   const found = await stat(path).catch(() => undefined);
-  if (found === undefined || !found.isFile() || found.uid !== process.getuid?.()) return false;
+  const own = process.getuid?.();
+  if (found === undefined || !found.isFile() || (own !== 0 && found.uid !== own)) return false;
   return Date.now() - found.mtimeMs > olderThanMs;
 }
 

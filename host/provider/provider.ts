@@ -61,9 +61,21 @@ export interface MachineDescription {
   readonly provider: string;
 }
 
+/** A probe that a guest's own description asks for. */
+export interface AskedProbe {
+  readonly name: string;
+  readonly parameters: Readonly<Record<string, string>>;
+  /** Where that stands, for people. */
+  readonly where: string;
+}
+
 /** One guest's machine. Every method has a time limit and throws PROVIDER, UNREACHABLE or TIMEOUT. */
 export interface Machine extends MachineDescription {
   readonly state: MachineState;
+  /** Nothing is to be plugged into it before a probe is wanted, and nothing left when none is any more. */
+  readonly onDemand?: boolean;
+  /** Something of ours is plugged into it, by whatever service. */
+  readonly inUse?: boolean;
   /** Opens the control channel; hot-plugs the port where it is missing. */
   openChannel(): Promise<Channel>;
   /**
@@ -88,6 +100,8 @@ export interface ProviderEvents {
   /** A machine was found, or came back after it was stopped: then it may be the same object. */
   machineFound(machine: Machine): void;
   lifecycle(machine: Machine, event: LifecycleEvent): void;
+  /** What a guest's description asks for from now on; told before the guest is found, and when it changes. */
+  asked?(guest: Pick<MachineDescription, 'name' | 'uuid'>, probes: readonly AskedProbe[]): void;
 }
 
 export interface Provider {

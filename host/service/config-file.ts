@@ -90,6 +90,13 @@ const schema = z.strictObject({
           folders: z.array(absolutePath).default([]),
         })
         .optional(),
+      /** With nothing in it: the system's libvirtd. */
+      libvirt: z
+        .preprocess(
+          (value) => (value === '' ? {} : value),
+          z.strictObject({ uri: text.optional(), guests: z.array(guestPattern).optional() }),
+        )
+        .optional(),
     })
     .default({}),
   directories: z
@@ -260,5 +267,6 @@ function keysAt(path: Path): readonly string[] {
 }
 
 function bare(type: unknown): unknown {
+  if (type instanceof z.ZodPipe) return bare(type.out);
   return type instanceof z.ZodOptional || type instanceof z.ZodDefault ? bare(type.unwrap()) : type;
 }

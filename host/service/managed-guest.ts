@@ -43,6 +43,8 @@ export class ManagedGuest {
   /** What a machine that stopped left behind is being removed. */
   #cleaning: Promise<void> | undefined;
   #silent = false;
+  /** Commands under way that want a session. */
+  #attaching = 0;
   /** How the guest's kernel ended, until it boots again. */
   #died: string | undefined;
   readonly #watchers = new Set<() => void>();
@@ -86,10 +88,14 @@ export class ManagedGuest {
     return () => this.#watchers.delete(changed);
   }
 
-  /** Begin, or begin at once again, to bring the session up. */
-  connect(): void {
+  /** Begin, or begin at once again, to bring the session up; `asked`: also where no probe is wanted yet. */
+  connect({ asked = false } = {}): void {
     if (this.#closed || this.#session !== undefined || this.#connecting !== undefined) return;
     if (this.machine.state !== 'running') return;
+    if (!asked && this.#unwanted && !this.#mayHaveProbes) {
+      this.#become('running', `no probe is wanted on it: vesper attach ${this.machine.name} PROBE`);
+      return;
+    }
     clearTimeout(this.#retry);
     this.#connecting = this.#open().finally(() => {
       this.#connecting = undefined;
@@ -134,7 +140,7 @@ export class ManagedGuest {
   /** Wait until a session is active; throws with the reason where none comes about in time. */
   async active(timeLimitMs: number): Promise<GuestSession> {
     this.#refusePaused();
-    this.connect();
+    this.connect({ asked: true });
     if (this.#session === undefined) await this.#settled(timeLimitMs);
     if (this.#session !== undefined) return this.#session;
     throw new VesperError('UNREACHABLE', `${this.machine.name} is ${this.#state}: ${this.#reason}`, {
@@ -148,19 +154,29 @@ export class ManagedGuest {
     assignments: readonly string[],
     options: AttachOptions,
   ): Promise<readonly ProbeResult[]> {
-    const session = await this.active(this.#services.config.heartbeatMs * 20);
-    return this.#probes.attach(session, references, assignments, options);
+    this.#attaching += 1;
+    try {
+      const session = await this.active(this.#services.config.heartbeatMs * 20);
+      return await this.#probes.attach(session, references, assignments, options);
+    } finally {
+      this.#attaching -= 1;
+      await this.#leaveUnwanted();
+    }
   }
 
   /** The configuration changed. */
-  reconfigured(): Promise<void> {
-    return this.#probes.reconfigured();
+  async reconfigured(): Promise<void> {
+    await this.#probes.reconfigured();
+    await this.#leaveUnwanted();
+    this.connect();
   }
 
   /** Make a probe unwanted and unload it where it is loaded. */
   async detach(name: string, by: string): Promise<ProbeResult> {
     this.#refusePaused();
-    return this.#probes.detach(name, by);
+    const result = await this.#probes.detach(name, by);
+    await this.#leaveUnwanted();
+    return result;
   }
 
   /**
@@ -173,13 +189,40 @@ export class ManagedGuest {
     clearTimeout(this.#retry);
     await this.#connecting?.catch(() => undefined);
     if (options.release) {
-      await this.#leave().catch((thrown) =>
-        this.#services.log.warn(`${this.machine.name}: ${messageOf(thrown)}`),
-      );
-      this.#session?.end('released');
-      await this.machine.release();
+      await this.#release();
     }
     await this.#cleaning;
+  }
+
+  /** Nobody wants anything of it, and it is to be left alone then. */
+  get #unwanted(): boolean {
+    return this.machine.onDemand === true && this.#attaching === 0 && this.wanted.length === 0;
+  }
+
+  /** Loaded by a service before this one, or by that of another host. */
+  get #mayHaveProbes(): boolean {
+    return (
+      this.machine.inUse === true || (this.#services.memory.load(this.machine.uuid)?.probes.length ?? 0) > 0
+    );
+  }
+
+  /** Gives back a guest of which nobody wants anything any more. */
+  async #leaveUnwanted(): Promise<void> {
+    if (this.#closed || this.#session === undefined || !this.#unwanted) return;
+    if (this.#session.probes.all().length > 0) return; // one could not be unloaded yet
+    try {
+      await this.#release();
+    } catch (thrown) {
+      this.#services.log.warn(`${this.machine.name}: ${messageOf(thrown)}`);
+    }
+  }
+
+  async #release(): Promise<void> {
+    await this.#leave().catch((thrown) =>
+      this.#services.log.warn(`${this.machine.name}: ${messageOf(thrown)}`),
+    );
+    this.#session?.end('released');
+    await this.machine.release();
   }
 
   /** Unload everything and stop the relay. */
@@ -226,6 +269,7 @@ export class ManagedGuest {
       this.#become('active', session.resumed ? 'resumed' : 'activated');
       await this.#probes.enter(session);
       this.#backoff.reset();
+      await this.#leaveUnwanted();
     } catch (thrown) {
       if (this.#closed || this.machine.state !== 'running') return;
       const reached = thrown instanceof VesperError && (thrown.code === 'RELAY' || thrown.code === 'VERSION');

@@ -7,7 +7,7 @@ import { join } from 'node:path';
 import { messageOf, VesperError } from '../error.ts';
 import { Heartbeat } from '../guest/heartbeat.ts';
 import type { Logger } from '../log.ts';
-import type { LifecycleEvent, Machine, Provider } from '../provider/provider.ts';
+import type { AskedProbe, LifecycleEvent, Machine, Provider } from '../provider/provider.ts';
 import type { RelayFactory } from '../relay/relay.ts';
 import { AuditLog } from './audit.ts';
 import { Bus } from './bus.ts';
@@ -90,6 +90,10 @@ export class Service {
         if (event.kind !== 'removed') guest?.lifecycle(event);
         // Another provider, or another place, may have the machine now.
         else if (guest?.machine === machine) this.#forget(guest);
+      },
+      asked: (guest: Pick<Machine, 'name' | 'uuid'>, probes: readonly AskedProbe[]) => {
+        this.#services.wanted.ask(guest, probes);
+        void this.#guests.get(guest.uuid)?.reconfigured();
       },
     };
     await Promise.all(this.#providers.map((provider) => provider.start(events)));

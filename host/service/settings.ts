@@ -27,6 +27,8 @@ export interface Given {
   /** Sockets of vhost-user-vsock backends by the name of their guest. */
   readonly vsock: Readonly<Record<string, string>>;
   readonly folders: readonly string[];
+  /** URI of a libvirtd. */
+  readonly libvirt: string | undefined;
   readonly catalogue: readonly string[];
   /** Of a guest's region. */
   readonly regionBytes: number | undefined;
@@ -45,17 +47,27 @@ export interface QemuSettings {
   readonly blackBoxKeptMs: number;
 }
 
+export interface LibvirtSettings {
+  readonly uri: string;
+  /** Patterns of the domains that are looked after; undefined: all. */
+  readonly guests: readonly string[] | undefined;
+  readonly regionDirectory: string;
+  readonly blackBoxKeptMs: number;
+}
+
 export interface Settings {
   /** The file that was read; undefined: there was none. */
   readonly file: string | undefined;
   readonly service: ServiceConfig;
   readonly qemu: QemuSettings | undefined;
+  readonly libvirt: LibvirtSettings | undefined;
   /** `HOST:PORT`; undefined: not over TCP. */
   readonly metrics: string | undefined;
   readonly logLevel: string;
 }
 
 const defaultBlackBoxKeptMs = 24 * 3_600_000;
+export const defaultLibvirtUri = 'qemu:///system';
 const defaultLogLevel: LogLevel = 'info';
 
 /** Reads the file that was named, else the usual one if it is there. Throws as readConfigFile. */
@@ -78,6 +90,9 @@ function settingsOf(
   ).map(([name, socket]) => ({ name, path: socket }));
   const folders = given.folders.length > 0 ? given.folders : (providers.qemu?.folders ?? []);
   const catalogue = given.catalogue.length > 0 ? given.catalogue : directories.catalogue;
+  const libvirtUri = given.libvirt ?? (providers.libvirt && (providers.libvirt.uri ?? defaultLibvirtUri));
+  const regionDirectory = directories.regions ?? '/dev/shm';
+  const blackBoxKeptMs = blackBox.keep ?? defaultBlackBoxKeptMs;
   return {
     file: path,
     logLevel: given.logLevel ?? log.level ?? defaultLogLevel,
@@ -94,9 +109,13 @@ function settingsOf(
               ),
             ),
             runtimeDirectory: join(runDirectory, 'qemu'),
-            regionDirectory: directories.regions ?? '/dev/shm',
-            blackBoxKeptMs: blackBox.keep ?? defaultBlackBoxKeptMs,
+            regionDirectory,
+            blackBoxKeptMs,
           },
+    libvirt:
+      libvirtUri === undefined
+        ? undefined
+        : { uri: libvirtUri, guests: providers.libvirt?.guests, regionDirectory, blackBoxKeptMs },
     service: {
       runDirectory,
       stateDirectory: given.stateDirectory ?? directories.state ?? defaultStateDirectory(),
@@ -111,12 +130,12 @@ function settingsOf(
 }
 
 /** Throws USAGE where the service would have no guests to look after. */
-export function requireProvider({ qemu, file }: Settings): QemuSettings {
-  if (qemu !== undefined) return qemu;
+export function requireProvider({ qemu, libvirt, file }: Settings): void {
+  if (qemu !== undefined || libvirt !== undefined) return;
   const there = file ?? defaultConfigPath;
   throw new VesperError(
     'USAGE',
-    `name at least one QEMU: --qemu NAME=QMP-SOCKET or --qemu-dir DIRECTORY, or providers.qemu in ${there}`,
+    `say where the guests are: --libvirt qemu:///system, or --qemu NAME=QMP-SOCKET or --qemu-dir DIRECTORY, or providers in ${there}`,
   );
 }
 
@@ -125,13 +144,19 @@ export function needRestart(before: Settings, after: Settings): readonly string[
   const parts = (settings: Settings): Readonly<Record<string, unknown>> => {
     const { runDirectory, stateDirectory, catalogueRoots, regionBytes, relayBackend, api } = settings.service;
     const { runtimeDirectory: _, regionDirectory, blackBoxKeptMs, ...qemu } = settings.qemu ?? {};
+    const { uri, guests } = settings.libvirt ?? {};
     return {
-      providers: qemu,
-      directories: [runDirectory, stateDirectory, catalogueRoots, regionDirectory],
+      providers: { qemu, libvirt: { uri, guests } },
+      directories: [
+        runDirectory,
+        stateDirectory,
+        catalogueRoots,
+        regionDirectory ?? settings.libvirt?.regionDirectory,
+      ],
       api,
       region: regionBytes,
       relay: relayBackend,
-      black_box: blackBoxKeptMs,
+      black_box: blackBoxKeptMs ?? settings.libvirt?.blackBoxKeptMs,
       metrics: settings.metrics,
     };
   };

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
 /**
- * Which probes are wanted on which guest: what the configuration asks for, what `attach` recorded, and what `detach` took off again
+ * Which probes are wanted on which guest: what the configuration or the guest's own description asks for, what `attach` recorded, and what `detach` took off again
  * although the configuration asks for it. The last two are kept in one small JSON file, written whole and renamed into place,
  * so that after a crash at any moment there is the old or the new one. Changes hold at once; who has to know that they are on disk
  * waits for `saved`. What many guests change at the same time is written once, and nobody waits for the disk who need not.
@@ -13,7 +13,8 @@ import { dirname } from 'node:path';
 import { isDeepStrictEqual } from 'node:util';
 import { z } from 'zod';
 import { messageOf, VesperError } from '../error.ts';
-import type { ConfiguredProbe, ProbeRule } from './config-file.ts';
+import type { AskedProbe } from '../provider/provider.ts';
+import type { ProbeRule } from './config-file.ts';
 import { matchesGuest } from './guest-pattern.ts';
 
 const wantedProbe = z.object({
@@ -51,6 +52,8 @@ export class WantedState {
   readonly #attached: Map<string, readonly WantedProbe[]>;
   readonly #held: Map<string, readonly string[]>;
   #rules: readonly ProbeRule[] = [];
+  /** What guests ask for in their own descriptions, by UUID. */
+  readonly #asked = new Map<string, readonly AskedProbe[]>();
   #changes = 0;
   /** Of the changes, those that are in the file. */
   #inFile = 0;
@@ -86,6 +89,11 @@ export class WantedState {
   /** What the configuration asks for from now on. */
   configure(rules: readonly ProbeRule[]): void {
     this.#rules = rules;
+  }
+
+  /** What a guest's own description asks for from now on. */
+  ask({ uuid }: Pick<Guest, 'uuid'>, probes: readonly AskedProbe[]): void {
+    setOrDelete(this.#asked, uuid, probes);
   }
 
   /** Wanted probes of a guest. What was attached counts more than what is configured of the same name. */
@@ -142,9 +150,11 @@ export class WantedState {
         this.setByHand(guest, name, { ...this.byHand(guest, name), held: false });
   }
 
-  #configuredOn(guest: Guest): ReadonlyMap<string, ConfiguredProbe> {
+  /** By their names; of the guest's own description and the configuration the latter counts. */
+  #configuredOn(guest: Guest): ReadonlyMap<string, AskedProbe> {
     const matching = this.#rules.filter((rule) => matchesGuest(rule.guest, guest));
-    return new Map(matching.flatMap(({ probes }) => probes.map((probe) => [probe.name, probe] as const)));
+    const probes = [...(this.#asked.get(guest.uuid) ?? []), ...matching.flatMap((rule) => rule.probes)];
+    return new Map(probes.map((probe) => [probe.name, probe] as const));
   }
 
   /** Resolves when all that was changed before is on disk. Throws HOST with what to do; the next change tries again. */

@@ -23,6 +23,14 @@ export interface LibvirtGuestOptions {
   readonly frontend?: boolean;
   /** More XML among the devices. */
   readonly devices?: string;
+  /** Of q35; 6 unless given. */
+  readonly rootPorts?: number;
+  /** False: the machine has none. */
+  readonly virtioSerial?: boolean;
+  /** RAM that other processes can map. */
+  readonly sharedMemory?: boolean;
+  /** With unit; 256 MiB unless given. */
+  readonly memory?: { readonly size: number; readonly unit: 'MiB' | 'KiB' };
 }
 
 /**
@@ -64,7 +72,7 @@ export class LibvirtGuest {
       return existsSync(path) ? path : daemon.file(file, readFileSync(source));
     };
     const files = {
-      kernel: copy(`kernel-${kernel.release}`, kernel.image),
+      kernelImage: copy(`kernel-${kernel.release}`, kernel.image),
       initrd: copy(`${name}.cpio`, image),
     };
     const line = async (file: string) => {
@@ -107,16 +115,13 @@ export async function destroyTransient(domain: NativeDomain): Promise<void> {
   });
 }
 
-interface DomainParts {
+interface DomainParts extends LibvirtGuestOptions {
   readonly name: string;
   readonly uuid: string;
-  readonly kernel: string;
+  readonly kernelImage: string;
   readonly initrd: string;
   /** Sockets that QEMU connects its serial lines to. */
   readonly lines: readonly string[];
-  readonly machine?: MachineType;
-  readonly frontend?: boolean;
-  readonly devices?: string;
 }
 
 /** The domain as its owner would have defined it: of VESPER there is nothing in it. */
@@ -124,16 +129,20 @@ function domainXml(parts: DomainParts): string {
   const modules = ['virtio_pci', 'virtio_console', 'virtio_balloon', ...(parts.frontend ? ['vesper'] : [])];
   const rootPorts =
     parts.machine === 'q35'
-      ? `<controller type='pci' index='0' model='pcie-root'/>${`<controller type='pci' model='pcie-root-port'/>`.repeat(6)}`
+      ? `<controller type='pci' index='0' model='pcie-root'/>${`<controller type='pci' model='pcie-root-port'/>`.repeat(parts.rootPorts ?? 6)}`
       : '';
+  const { size, unit } = parts.memory ?? { size: 256, unit: 'MiB' };
+  const shared = parts.sharedMemory
+    ? "<memoryBacking><source type='memfd'/><access mode='shared'/></memoryBacking>"
+    : '';
   return `<domain type='qemu'>
   <name>${parts.name}</name>
   <uuid>${parts.uuid}</uuid>
-  <memory unit='MiB'>256</memory>
+  <memory unit='${unit}'>${size}</memory>${shared}
   <vcpu>1</vcpu>
   <os>
     <type arch='x86_64' machine='${parts.machine ?? 'pc'}'>hvm</type>
-    <kernel>${parts.kernel}</kernel>
+    <kernel>${parts.kernelImage}</kernel>
     <initrd>${parts.initrd}</initrd>
     <cmdline>console=ttyS0 sysrq_always_enabled reboot=k no_timer_check panic=0 vesper_init=shell vesper_modules=${modules.join(',')}</cmdline>
   </os>
@@ -144,8 +153,9 @@ function domainXml(parts: DomainParts): string {
   <devices>
     <emulator>/usr/bin/qemu-system-x86_64</emulator>
     <controller type='usb' model='none'/>${rootPorts}
-    <controller type='virtio-serial' index='0'/>
+    ${parts.virtioSerial === false ? '' : "<controller type='virtio-serial' index='0'/>"}
     ${parts.lines.map((path) => `<serial type='unix'><source mode='connect' path='${path}'/></serial>`).join('\n    ')}
+    <serial type='null'/>
     <memballoon model='virtio'/>
     ${parts.devices ?? ''}
   </devices>

@@ -16,6 +16,10 @@ const patienceMs = 20_000;
  */
 const supervisor = 'while read -r _; do "$@" & done';
 
+/** In a mount namespace of its own; whatever /dev/shm lies in, only there. */
+const privateShm =
+  'for place in /dev/shm /dev /; do mount --make-rprivate $place 2>/dev/null && break; done; mount -t tmpfs -o mode=1777 tmpfs /dev/shm';
+
 /**
  * A real libvirtd in session mode, which needs no configuration of this machine, with a folder of its own. As root it runs
  * as another user, because root's is always the system's; it and all it starts live in a process namespace then, which
@@ -29,36 +33,40 @@ export class Libvirtd implements AsyncDisposable {
   readonly #supervisor: ChildProcess;
   readonly #logs: string;
 
-  private constructor(directory: string) {
+  private constructor(directory: string, ownShm: boolean) {
     const root = process.getuid?.() === 0;
     this.directory = directory;
     this.uid = root ? 65534 : (process.getuid?.() ?? 0);
     const socket = join(directory, 'r/libvirt/libvirt-sock');
     this.uri = `qemu+unix:///session?socket=${socket}`;
     this.#logs = join(directory, 'log');
-    for (const folder of ['', 'h', 'h/.config', 'h/.config/libvirt', 'r']) this.folder(folder);
+    // Short: libvirt has the sockets of channels below it, whose names may have 107 bytes.
+    for (const folder of ['', 'h', 'c', 'c/libvirt', 'r']) this.folder(folder);
     // Daemons of the same machine tell each other apart by it when a domain migrates.
-    this.file('h/.config/libvirt/libvirtd.conf', `host_uuid = "${randomUUID()}"\n`);
-    this.file('h/.config/libvirt/qemu.conf', 'stdio_handler = "file"\n');
+    this.file('c/libvirt/libvirtd.conf', `host_uuid = "${randomUUID()}"\n`);
+    this.file('c/libvirt/qemu.conf', 'stdio_handler = "file"\n');
 
     const user = root ? ['setpriv', `--reuid=${this.uid}`, `--regid=${this.uid}`, '--clear-groups'] : [];
     const environment = [
       'PATH=/usr/sbin:/usr/bin:/sbin:/bin',
       `HOME=${directory}/h`,
+      `XDG_CONFIG_HOME=${directory}/c`,
       `XDG_RUNTIME_DIR=${directory}/r`,
     ];
     const daemon = [...user, 'env', '-i', ...environment, 'sh', '-c'];
     // What is mounted elsewhere stays as it is: in a plain chroot / is no mount point whose propagation could be changed.
     const proc = ['--propagation', 'unchanged', '--mount-proc'];
     const namespace = root ? ['unshare', '--pid', '--fork', '--kill-child=KILL', ...proc] : [];
-    const command = ['--pdeathsig', 'KILL', ...namespace, 'bash', '-c', supervisor, 'bash', ...daemon];
+    const first = ownShm ? `${privateShm} && ${supervisor}` : supervisor;
+    const command = ['--pdeathsig', 'KILL', ...namespace, 'bash', '-c', first, 'bash', ...daemon];
     this.#supervisor = spawn('setpriv', [...command, `exec libvirtd >>${this.#logs} 2>&1`], {
       stdio: ['pipe', 'inherit', 'inherit'],
     });
   }
 
-  static async start(): Promise<Libvirtd> {
-    const daemon = new Libvirtd(scratchDirectory(tmpdir(), 'vesper-libvirtd-'));
+  /** `ownShm`: as on another host, its /dev/shm is not this one's; needs root. */
+  static async start({ ownShm = false } = {}): Promise<Libvirtd> {
+    const daemon = new Libvirtd(scratchDirectory(tmpdir(), 'vesper-lv-'), ownShm);
     try {
       await daemon.launch();
       return daemon;
@@ -91,6 +99,11 @@ export class Libvirtd implements AsyncDisposable {
     if (pid === undefined) throw new Error(`no libvirtd runs: ${this.log()}`);
     process.kill(pid, signal);
     if (signal === 'SIGKILL') await until(() => this.pid === undefined, 'the end of libvirtd');
+  }
+
+  /** What to put before a command that is to run on the daemon's host, and to end with it. */
+  get there(): readonly string[] {
+    return ['nsenter', `--target=${this.pid}`, '--mount', '--pid', '--'];
   }
 
   /** The QEMU of a domain. */

@@ -6,7 +6,8 @@ import { readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { afterAll, describe, expect, onTestFinished, test } from 'vitest';
 import { Machine } from '../../host/demo/machine.ts';
-import { fixturePath, kernelComplaints, leftovers, Rig, type RigOptions } from '../harness/rig.ts';
+import { expectNoComplaints } from '../harness/kernel-log.ts';
+import { fixturePath, leftovers, Rig, type RigOptions } from '../harness/rig.ts';
 
 afterAll(() => expect(leftovers()).toEqual([]));
 
@@ -38,7 +39,7 @@ async function seesDeathOf(rig: Rig, comm: string): Promise<void> {
 }
 
 async function unharmed(rig: Rig): Promise<void> {
-  expect(kernelComplaints(rig.machine.console())).toEqual([]);
+  expectNoComplaints(rig.machine.console());
   if (rig.view.relay !== null) expect(rig.view.relay).toMatchObject({ lost: 0, gaps: 0, undecodable: 0 });
 }
 

@@ -20,7 +20,8 @@ import { fetchKernel, type Kernel } from '../../host/kernel/fetch.ts';
 import { makePackage } from '../../host/package/packages.ts';
 import { version } from '../../host/version.ts';
 import { DebianRoot, rootPrefix } from '../harness/debian-root.ts';
-import { fixturePath, kernelComplaints, leftovers, Rig, ServiceProcess } from '../harness/rig.ts';
+import { expectNoComplaints } from '../harness/kernel-log.ts';
+import { fixturePath, leftovers, Rig, ServiceProcess } from '../harness/rig.ts';
 
 const minutes = 60_000;
 /** What the packages and the headers of a kernel depend on, and what builds a probe. */
@@ -179,7 +180,7 @@ describe.skipIf(process.getuid?.() !== 0)('in a fresh Debian', () => {
     const audit = readFileSync(root.at('/var/lib/vesper/audit.ndjson'), 'utf8').trim().split('\n');
     const actions = audit.map((line) => JSON.parse(line) as Record<string, string>);
     expect(actions.map(({ action, probe }) => `${action} ${probe}`)).toEqual(['load signal', 'load storm']);
-    expect(kernelComplaints(machine.console())).toEqual([]);
+    expectNoComplaints(machine.console());
   });
 
   test('the frontend is built by DKMS, and a guest that has it takes a probe', {
@@ -200,7 +201,7 @@ describe.skipIf(process.getuid?.() !== 0)('in a fresh Debian', () => {
     await rig.attach(['signal']);
     await rig.machine.run('actor --name dkms segv');
     await rig.event(({ event, fields }) => event === 'died' && fields['comm'] === 'dkms');
-    expect(kernelComplaints(rig.machine.console())).toEqual([]);
+    expectNoComplaints(rig.machine.console());
   });
 
   test('removed, they leave configuration and state; purged, nothing', { timeout: 5 * minutes }, async () => {

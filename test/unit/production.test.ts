@@ -26,6 +26,7 @@ test.each([
   ['index.d.ts', false],
   ['lib/index.js.map', false],
   ['README.md', false],
+  ['dist/.eslintrc.cjs', false],
   ['test/index.js', false],
   ['lib/test/index.js', false],
   ['lib/testing.js', true],

@@ -5,6 +5,7 @@
 import { messageOf, VesperError } from '../../error.ts';
 import type { ProvidedRegion, SharedRam } from '../provider.ts';
 import { keptRegionFile, removeRegionFiles } from '../region-file.ts';
+import { Turns } from '../turns.ts';
 import { ChannelPort, type ProvidedPort } from './port.ts';
 import type { QmpClient } from './qmp.ts';
 import { openSharedRam } from './ram.ts';
@@ -104,16 +105,5 @@ export class Hardware {
     } catch (error) {
       this.#site.log.warn(`${this.#site.name}: ${messageOf(error)}`);
     }
-  }
-}
-
-/** One piece of work after the other. */
-class Turns {
-  #last: Promise<unknown> = Promise.resolve();
-
-  take<T>(work: () => Promise<T>): Promise<T> {
-    const result = this.#last.then(work);
-    this.#last = result.catch(() => undefined);
-    return result;
   }
 }

@@ -41,11 +41,16 @@ export async function devices(qmp: QmpClient): Promise<Device[]> {
   return lists.flat();
 }
 
-export function property<T>(qmp: QmpClient, path: string, name: string, shape: z.ZodType<T>): Promise<T> {
+export function property<T>(
+  qmp: Pick<QmpClient, 'execute'>,
+  path: string,
+  name: string,
+  shape: z.ZodType<T>,
+): Promise<T> {
   return qmp.execute('qom-get', { path, property: name }, shape);
 }
 
-export const textProperty = (qmp: QmpClient, path: string, name: string) =>
+export const textProperty = (qmp: Pick<QmpClient, 'execute'>, path: string, name: string) =>
   property(qmp, path, name, z.string());
 
 /** Names of the buses a device has, with their path. */

@@ -12,7 +12,6 @@ import { messageOf, VesperError } from '../../error.ts';
 import type { SharedRam } from '../provider.ts';
 import { type QmpClient, refusalText } from './qmp.ts';
 import { property, textProperty } from './qom.ts';
-import type { Site } from './site.ts';
 
 interface Backend {
   /** In the object model: `/objects/ram`. */
@@ -29,11 +28,20 @@ export interface RamRange {
   readonly offset: bigint;
 }
 
+/** What is needed of QEMU's monitor. */
+export type Monitor = Pick<QmpClient, 'execute' | 'version' | 'pid' | 'closed'>;
+
 const advice =
   "start it with \"-object memory-backend-memfd,id=ram,share=on,size=SIZE -machine memory-backend=ram\", or in libvirt with <memoryBacking><source type='memfd'/><access mode='shared'/></memoryBacking>";
 
 /** Throws PROVIDER where the RAM is not shared, or cannot be got at. */
-export async function openSharedRam({ name, qmp }: Site): Promise<SharedRam> {
+export async function openSharedRam({
+  name,
+  qmp,
+}: {
+  readonly name: string;
+  readonly qmp: Monitor;
+}): Promise<SharedRam> {
   const refuse = (why: string, cause?: unknown): never => {
     throw new VesperError('PROVIDER', `${name}: ${why}`, { cause, data: { guest: name } });
   };
@@ -75,7 +83,7 @@ export async function openSharedRam({ name, qmp }: Site): Promise<SharedRam> {
 }
 
 /** The one backend of all of the machine's RAM; undefined where there is none, or it is not shared. */
-async function backendOf(qmp: QmpClient): Promise<Backend | undefined> {
+async function backendOf(qmp: Monitor): Promise<Backend | undefined> {
   try {
     const named = await textProperty(qmp, '/machine', 'memory-backend');
     if (named === '') return undefined;
@@ -95,7 +103,7 @@ async function backendOf(qmp: QmpClient): Promise<Backend | undefined> {
   }
 }
 
-const memoryMap = (qmp: QmpClient): Promise<string> =>
+const memoryMap = (qmp: Monitor): Promise<string> =>
   qmp.execute('human-monitor-command', { 'command-line': 'info mtree -f' }, z.string());
 
 const flatRange =

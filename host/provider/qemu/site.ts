@@ -51,12 +51,15 @@ export function placesOf(
 /** QEMU runs as whoever owns its monitor's socket. */
 export async function ownerOf(qmpPath: string): Promise<Owner> {
   const { uid, gid } = await stat(qmpPath);
-  const own = process.getuid?.();
+  return ownerWith(uid, gid);
+}
+
+/** For a QEMU that runs as this user. */
+export function ownerWith(uid: number, gid: number): Owner {
   return {
     give: async (path) => {
-      if (uid === own) return;
       try {
-        await chown(path, uid, gid);
+        if (uid !== process.getuid?.()) await chown(path, uid, gid);
         await chmod(path, (await stat(path)).isDirectory() ? 0o700 : 0o600);
       } catch (error) {
         const message = `${path} cannot be given to the user ${uid} that QEMU runs as: run the service as root or as that user`;
