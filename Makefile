@@ -14,7 +14,7 @@ KERNEL := flock build/.kernels.lock $(NODE) host/kernel/main.ts
 # What a fresh Debian 12 lacks. nodejs and npm only where there is none: any Node from 18 on can fetch the one we use.
 PACKAGES := build-essential kmod xz-utils libelf1 sparse clang-format git ca-certificates \
 	debian-archive-keyring util-linux e2fsprogs busybox-static qemu-system-x86 socat prometheus \
-	libvirt-dev libvirt-daemon libvirt-daemon-driver-qemu
+	libvirt-dev libvirt-daemon libvirt-daemon-driver-qemu mmdebstrap
 
 # Tests start a Prometheus of their own: the server that its package starts is not wanted where the package was not there before.
 PROMETHEUS_OFF := [ ! -d /run/systemd/system ] || $$root systemctl disable --now prometheus
@@ -107,6 +107,10 @@ $(ADDONS:%=build/native/%.node): build/native/%.node: $$(call objects,$$*)
 modules: node_modules/.package-lock.json ## build the frontend and the probes for Debian's 6.1 and 6.12 kernels
 	@mkdir -p build
 	@$(KERNEL) build
+
+.PHONY: package
+package: build ## make Debian packages of the service and of the frontend (DKMS), in build/package
+	$(NODE) host/package/main.ts
 
 .PHONY: generate
 generate: node_modules/.package-lock.json ## write the C header and the documentation of the wire format

@@ -5,9 +5,10 @@ import { existsSync, readFileSync } from 'node:fs';
 import { basename, join, resolve } from 'node:path';
 import { Command } from 'commander';
 import { VesperError } from '../error.ts';
+import { systemCache } from '../installed.ts';
 import { buildModules, type KernelHeaders } from '../kernel/build.ts';
 import { fetchKernel } from '../kernel/fetch.ts';
-import { modulesDirectory, projectRoot } from '../kernel/project.ts';
+import { modulesDirectory, objectsDirectory, projectRoot } from '../kernel/project.ts';
 import { kernelKeys } from '../kernel/release.ts';
 import { example } from './context.ts';
 import { Terminal } from './terminal.ts';
@@ -40,7 +41,7 @@ async function build(probe: string, options: Options): Promise<void> {
   const progress = (line: string): void => terminal.line(terminal.style('dim', line));
   const kernel = await kernelOf(options, progress);
   const output = options.output === undefined ? modulesDirectory(kernel.release) : resolve(options.output);
-  const objects = join(projectRoot, 'build', 'obj', kernel.release);
+  const objects = objectsDirectory(kernel.release);
   const frontend = join(projectRoot, 'guest-module');
   const built = modulesDirectory(kernel.release);
   await buildModules(kernel, { name: 'frontend', sources: [frontend] }, { objects, output: built, progress });
@@ -56,6 +57,11 @@ async function build(probe: string, options: Options): Promise<void> {
     { objects, output, progress },
   );
   for (const module of modules) terminal.line(module);
+  if (systemCache !== undefined && options.output === undefined && process.getuid?.() !== 0) {
+    terminal.paragraph(
+      'The service does not look there: attach it by its path, or build it as root, with sudo.',
+    );
+  }
 }
 
 function probeFolder(probe: string): string {
@@ -85,12 +91,16 @@ async function kernelOf(options: Options, progress: (line: string) => void): Pro
 }
 
 function kernelOfHeaders(headers: string): KernelHeaders {
-  const release = join(headers, 'include/config/kernel.release');
-  if (!existsSync(release)) {
+  // Not include/config/kernel.release: Debian's has the version of the sources in it.
+  const file = join(headers, 'include/generated/utsrelease.h');
+  const [, release] = existsSync(file)
+    ? (/^#define UTS_RELEASE "([\w.+~-]+)"$/m.exec(readFileSync(file, 'utf8')) ?? [])
+    : [];
+  if (release === undefined) {
     throw new VesperError(
       'NOT_FOUND',
-      `${headers} holds no kernel headers: name the directory that has include/config/kernel.release`,
+      `${headers} holds no kernel headers: name the directory that has include/generated/utsrelease.h`,
     );
   }
-  return { release: readFileSync(release, 'utf8').trim(), headers, compiler: 'gcc' };
+  return { release, headers, compiler: 'gcc' };
 }

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 
-import { fileURLToPath } from 'node:url';
+import { moduleRoots } from '../kernel/project.ts';
 
-/** Where `make build` puts probe images: `<kernel release>/<probe>.ko`. */
+/** Where `make build` and `vesper build` put probe images: `<kernel release>/<probe>.ko`. */
 export function builtCatalogueRoots(): readonly string[] {
-  return [fileURLToPath(new URL('../../build', import.meta.url))];
+  return moduleRoots();
 }

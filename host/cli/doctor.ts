@@ -7,6 +7,7 @@ import { delimiter, join } from 'node:path';
 import { Command } from 'commander';
 import { ApiClient } from '../api/client.ts';
 import { messageOf } from '../error.ts';
+import { mendProgram, systemCache } from '../installed.ts';
 import { Catalogue } from '../probe/catalogue.ts';
 import { loadLibvirtAddon } from '../provider/libvirt/addon.ts';
 import { loadRelayAddon } from '../relay/native.ts';
@@ -52,9 +53,9 @@ async function examine(runDirectory: string): Promise<readonly Finding[]> {
     kvm(),
     libvirt(),
     sharedMemory(),
-    writable('state directory', defaultStateDirectory()),
-    writable('run directory', runDirectory),
+    ...ownDirectories(runDirectory),
     await catalogue(),
+    program('gcc', 'building of probes', 'apt-get install build-essential', 'absent'),
     program('busybox', 'guest of the demo', 'apt-get install busybox-static', 'absent'),
     await service(runDirectory),
   ];
@@ -67,7 +68,7 @@ function node(): Finding {
     what: 'Node.js',
     state: enough ? 'ok' : 'missing',
     detail: `${process.versions.node}, 22.15 or later is needed`,
-    mend: enough ? '' : 'make build (brings Node 24 through npm), then use dist/vesper',
+    mend: enough ? '' : `${mendProgram} (brings Node 24), then use its vesper`,
   };
 }
 
@@ -76,7 +77,7 @@ function addon(): Finding {
     loadRelayAddon();
     return { what: 'relay reader', state: 'ok', detail: 'the native addon loads', mend: '' };
   } catch (thrown) {
-    return { what: 'relay reader', state: 'missing', detail: messageOf(thrown), mend: 'make build' };
+    return { what: 'relay reader', state: 'missing', detail: messageOf(thrown), mend: mendProgram };
   }
 }
 
@@ -147,6 +148,12 @@ function sharedMemory(): Finding {
   }
 }
 
+/** Those of a package are its service's alone: only root has to be able to write there. */
+function ownDirectories(runDirectory: string): readonly Finding[] {
+  if (systemCache !== undefined && process.getuid?.() !== 0) return [];
+  return [writable('state directory', defaultStateDirectory()), writable('run directory', runDirectory)];
+}
+
 function writable(what: string, directory: string): Finding {
   for (let at = directory; ; at = join(at, '..')) {
     if (!existsSync(at)) continue;
@@ -172,11 +179,11 @@ async function catalogue(): Promise<Finding> {
       what: 'probes',
       state: 'absent',
       detail: `${broken.path}: ${broken.problem}`,
-      mend: 'make build',
+      mend: mendProgram,
     };
   return probes.length > 0
     ? { what: 'probes', state: 'ok', detail: probes.map(({ name }) => name).join(', '), mend: '' }
-    : { what: 'probes', state: 'missing', detail: 'the catalogue is empty', mend: 'make build' };
+    : { what: 'probes', state: 'missing', detail: 'the catalogue is empty', mend: mendProgram };
 }
 
 async function service(runDirectory: string): Promise<Finding> {
@@ -188,7 +195,8 @@ async function service(runDirectory: string): Promise<Finding> {
       what: 'service',
       state: 'absent',
       detail: messageOf(thrown),
-      mend: 'vesper serve --qemu NAME=QMP-SOCKET',
+      mend:
+        systemCache === undefined ? 'vesper serve --qemu NAME=QMP-SOCKET' : 'systemctl enable --now vesper',
     };
   }
 }

@@ -3,6 +3,7 @@
 /** `vesper probes [PROBE]`: the catalogue, or one probe of it. */
 
 import { Command } from 'commander';
+import { mendProgram } from '../installed.ts';
 import { Catalogue, type CatalogueProbe } from '../probe/catalogue.ts';
 import { describeProbe } from '../probe/describe.ts';
 import { builtCatalogueRoots } from './catalogue-roots.ts';
@@ -39,7 +40,7 @@ async function listProbes(terminal: Terminal, catalogue: Catalogue, json: boolea
   const { probes, problems } = await catalogue.list();
   if (json) return terminal.json({ probes: probes.map(describeProbe), problems });
   if (probes.length === 0) {
-    terminal.paragraph('The catalogue is empty. Build the probes of this project with: make build');
+    terminal.paragraph(`The catalogue is empty. Get the probes that belong to VESPER with: ${mendProgram}`);
   } else {
     terminal.table(
       [

@@ -16,10 +16,11 @@ import {
 import { tmpdir } from 'node:os';
 import { basename, dirname, join } from 'node:path';
 import { VesperError } from '../error.ts';
+import { systemCache } from '../installed.ts';
 import { cacheDirectory } from '../kernel/cache.ts';
 import { runCommand } from '../kernel/command.ts';
 import type { Kernel } from '../kernel/fetch.ts';
-import { modulesDirectory, projectRoot } from '../kernel/project.ts';
+import { moduleRoots, projectRoot } from '../kernel/project.ts';
 import { type CpioEntry, cpioArchive } from './cpio.ts';
 
 export interface ImageOptions {
@@ -51,10 +52,8 @@ export async function guestImage(kernel: Kernel, options: ImageOptions = {}): Pr
       'busybox is not installed; install it with: apt-get install busybox-static.',
     );
   }
-  const frontend = options.frontend ?? join(modulesDirectory(kernel.release), 'vesper.ko');
-  if (frontend !== false && !existsSync(frontend)) {
-    throw new VesperError('HOST', `${frontend} is not built yet; build it with: make.`);
-  }
+  const frontend = options.frontend ?? builtFrontend(kernel);
+  if (frontend !== false && !existsSync(frontend)) throw new VesperError('HOST', `There is no ${frontend}.`);
   const needed = frontend === false ? [] : await dependenciesOf(frontend);
   const modules = moduleClosure(kernel, [...(options.modules ?? defaultGuestModules), ...needed]);
   const actor = await buildActor();
@@ -84,6 +83,20 @@ export async function guestImage(kernel: Kernel, options: ImageOptions = {}): Pr
   const now = new Date();
   utimesSync(image, now, now);
   return image;
+}
+
+/** Throws `HOST` with the command that builds it. */
+function builtFrontend({ key, release }: Kernel): string {
+  const found = moduleRoots()
+    .map((root) => join(root, release, 'vesper.ko'))
+    .find(existsSync);
+  if (found !== undefined) return found;
+  // A probe is not built without the frontend.
+  const command =
+    systemCache === undefined
+      ? 'make'
+      : `vesper build signal --kernel ${key} && vesper build oom --kernel ${key}`;
+  throw new VesperError('HOST', `The frontend is not built yet for ${release}; build it with: ${command}.`);
 }
 
 /** The names in a module's `depends=`. */

@@ -123,6 +123,8 @@ async function runKbuild(
   objects: string,
   options: BuildOptions,
 ): Promise<void> {
+  for (const program of ['make', 'strip', kernel.compiler])
+    await runCommand(program, ['--version'], { package: 'build-essential' });
   const args = [
     `--as=${memoryLimitBytes}`,
     'make',
@@ -137,7 +139,7 @@ async function runKbuild(
   ];
   // A make above us must not hand its flags, goals and job slots to this one.
   const { MAKEFLAGS: _flags, MFLAGS: _mflags, MAKELEVEL: _level, ...env } = process.env;
-  const result = await runCommand('prlimit', args, { accept: [0, 1, 2], env, package: 'util-linux make' });
+  const result = await runCommand('prlimit', args, { accept: [0, 1, 2], env, package: 'util-linux' });
   let text = result.output;
   for (const source of set.sources) {
     text = text.replaceAll(join(objects, basename(source)), relative(process.cwd(), source) || '.');

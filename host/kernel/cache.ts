@@ -5,11 +5,13 @@ import { existsSync, mkdirSync, readdirSync, readFileSync, renameSync, rmSync } 
 import { homedir } from 'node:os';
 import { join } from 'node:path';
 import { VesperError } from '../error.ts';
+import { systemCache } from '../installed.ts';
 
-/** `$VESPER_CACHE`, else `$XDG_CACHE_HOME/vesper`, else `~/.cache/vesper`. */
+/** `$VESPER_CACHE`, else for root the package's, else `$XDG_CACHE_HOME/vesper`, else `~/.cache/vesper`. */
 export function cacheDirectory(): string {
   const { VESPER_CACHE: own, XDG_CACHE_HOME: xdg } = process.env;
-  const directory = own || join(xdg || join(homedir(), '.cache'), 'vesper');
+  const system = process.getuid?.() === 0 ? systemCache : undefined;
+  const directory = own || system || join(xdg || join(homedir(), '.cache'), 'vesper');
   if (/[\s:]/.test(directory)) {
     throw new VesperError(
       'HOST',

@@ -2,16 +2,34 @@
 
 import { existsSync, readdirSync } from 'node:fs';
 import { join, resolve } from 'node:path';
+import { systemCache } from '../installed.ts';
 import { type BuildOptions, buildModules, type ModuleSet } from './build.ts';
+import { cacheDirectory } from './cache.ts';
 import { fetchKernel, type Kernel } from './fetch.ts';
 import type { KernelKey } from './release.ts';
 
 /** The top of the source tree, from host/kernel as well as from dist/kernel. */
 export const projectRoot = resolve(import.meta.dirname, '../..');
 
-/** Where the modules built for a kernel release lie: `vesper.ko`, one `.ko` a probe, `Module.symvers`, `fixtures/`. */
+const treeModules = join(projectRoot, 'build');
+
+/** Where modules are built to: beside the sources, or, where these came as a package, in the cache. */
+const modulesRoot = (): string =>
+  systemCache === undefined ? treeModules : join(cacheDirectory(), 'modules');
+
+/** Where modules built for a kernel release are put: `vesper.ko`, one `.ko` a probe, `Module.symvers`, `fixtures/`. */
 export function modulesDirectory(release: string): string {
-  return join(projectRoot, 'build', release);
+  return join(modulesRoot(), release);
+}
+
+/** Where their objects lie. */
+export function objectsDirectory(release: string): string {
+  return join(systemCache === undefined ? treeModules : cacheDirectory(), 'obj', release);
+}
+
+/** Folders with modules, one a kernel release: those that came with the program, then those that were built by it. */
+export function moduleRoots(): readonly string[] {
+  return [...new Set([treeModules, modulesRoot()])];
 }
 
 /** Where the modules that only tests use lie. */
@@ -30,7 +48,7 @@ export async function buildProjectModules(
   options: ProjectBuildOptions = {},
 ): Promise<Kernel> {
   const kernel = await fetchKernel(key, options);
-  const objects = join(projectRoot, 'build', 'obj', kernel.release);
+  const objects = objectsDirectory(kernel.release);
   const output = modulesDirectory(kernel.release);
   const guestModule = join(projectRoot, 'guest-module');
   const shared = { includes: [join(guestModule, 'include')], symvers: join(output, 'Module.symvers') };

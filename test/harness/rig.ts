@@ -5,7 +5,7 @@
  * every event, and takes all of it down again, also after a failure.
  */
 
-import { type ChildProcess, spawn } from 'node:child_process';
+import { type ChildProcess, type SpawnOptions, spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
@@ -235,6 +235,8 @@ export interface ServiceProcessOptions {
   readonly environment?: Readonly<Record<string, string>>;
   /** Further arguments of `vesper serve`. */
   readonly more?: readonly string[];
+  /** The command that runs `vesper` with such an environment; that of this source tree unless given. */
+  readonly program?: (environment: Readonly<Record<string, string>>) => readonly string[];
 }
 
 /** `vesper serve` as a process of its own, which can be killed. */
@@ -259,8 +261,11 @@ export class ServiceProcess implements AsyncDisposable {
   }
 
   get environment(): NodeJS.ProcessEnv {
+    return { ...process.env, ...this.#variables };
+  }
+
+  get #variables(): Readonly<Record<string, string>> {
     return {
-      ...process.env,
       VESPER_RUN_DIR: this.directory,
       VESPER_STATE_DIR: join(this.directory, 'state'),
       // Not what this machine may have in /etc.
@@ -277,14 +282,9 @@ export class ServiceProcess implements AsyncDisposable {
   async start(): Promise<void> {
     const { name, qmpPath } = this.#machine;
     const guests = this.#options.config === undefined ? ['--qemu', `${name}=${qmpPath}`] : [];
-    const child = spawn(
-      process.execPath,
-      [join(repository, 'host/main.ts'), 'serve', ...guests, ...(this.#options.more ?? [])],
-      {
-        env: this.environment,
-        stdio: ['ignore', 'inherit', 'pipe'],
-      },
-    );
+    const child = this.#spawn(['serve', ...guests, ...(this.#options.more ?? [])], {
+      stdio: ['ignore', 'inherit', 'pipe'],
+    });
     this.#child = child;
     const listening = Promise.withResolvers<void>();
     createInterface({ input: child.stderr as NodeJS.ReadableStream }).on('line', (line) => {
@@ -295,6 +295,12 @@ export class ServiceProcess implements AsyncDisposable {
       listening.reject(new Error(`vesper serve ended (${code ?? signal}): ${this.log}`)),
     );
     await listening.promise;
+  }
+
+  #spawn(args: readonly string[], options: SpawnOptions): ChildProcess {
+    const { program = () => [process.execPath, join(repository, 'host/main.ts')] } = this.#options;
+    const [command = '', ...before] = program(this.#variables);
+    return spawn(command, [...before, ...args], { ...options, env: this.environment });
   }
 
   /** SIGKILL unless another signal is given; resolves when it is gone, with its exit status, null where a signal ended it. */
@@ -310,13 +316,11 @@ export class ServiceProcess implements AsyncDisposable {
   async vesper(
     ...args: readonly string[]
   ): Promise<{ readonly status: number; readonly stdout: string; readonly stderr: string }> {
-    const child = spawn(process.execPath, [join(repository, 'host/main.ts'), ...args], {
-      env: this.environment,
-    });
+    const child = this.#spawn(args, { stdio: ['ignore', 'pipe', 'pipe'] });
     let stdout = '';
     let stderr = '';
-    child.stdout.on('data', (chunk: Buffer) => (stdout += chunk.toString()));
-    child.stderr.on('data', (chunk: Buffer) => (stderr += chunk.toString()));
+    child.stdout?.on('data', (chunk: Buffer) => (stdout += chunk.toString()));
+    child.stderr?.on('data', (chunk: Buffer) => (stderr += chunk.toString()));
     const [status] = (await once(child, 'close')) as [number];
     return { status, stdout, stderr };
   }
