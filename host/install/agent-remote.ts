@@ -27,12 +27,19 @@ interface ExecStatus {
   readonly 'err-data'?: string;
 }
 
+interface Answer {
+  readonly return?: unknown;
+  readonly error?: { readonly desc?: unknown };
+}
+
 export class AgentRemote implements Remote {
   readonly where: string;
   readonly details: readonly string[];
   readonly #socket: Socket;
   #half = Buffer.alloc(0);
-  #answer: PromiseWithResolvers<unknown> | undefined;
+  /** Lines that nobody waited for yet. */
+  readonly #answers: Answer[] = [];
+  #arrived = Promise.withResolvers<void>();
   #ended: VesperError | undefined;
 
   private constructor(socket: Socket, path: string) {
@@ -109,9 +116,9 @@ export class AgentRemote implements Remote {
   async #synchronise(path: string): Promise<void> {
     const id = randomInt(2 ** 31);
     this.#socket.write(Buffer.of(flush));
+    this.#send('guest-sync-delimited', { id });
     try {
-      for (let answer = await this.#ask('guest-sync-delimited', { id }); answer !== id; )
-        answer = await this.#next();
+      while ((await this.#next()).return !== id);
     } catch (thrown) {
       if (!(thrown instanceof VesperError) || thrown.code !== 'TIMEOUT') throw thrown;
       throw new VesperError(
@@ -137,27 +144,43 @@ export class AgentRemote implements Remote {
   }
 
   /** Questions are asked one after the other. */
-  #ask(execute: string, args: Readonly<Record<string, unknown>>): Promise<unknown> {
-    const answer = this.#next();
-    this.#socket.write(`${JSON.stringify({ execute, arguments: args })}\n`);
-    return answer;
+  async #ask(execute: string, args: Readonly<Record<string, unknown>>): Promise<unknown> {
+    this.#send(execute, args);
+    const answer = await this.#next();
+    if (answer.error === undefined) return answer.return;
+    throw new VesperError(
+      'REFUSED',
+      `${this.where} answered to ${execute}: ${outputText(String(answer.error.desc)).slice(0, 300)}`,
+    );
   }
 
-  #next(): Promise<unknown> {
-    const answer = Promise.withResolvers<unknown>();
-    if (this.#ended !== undefined) return Promise.reject(this.#ended);
-    this.#answer = answer;
-    const timer = setTimeout(
-      () =>
-        answer.reject(
-          new VesperError(
+  #send(execute: string, args: Readonly<Record<string, unknown>>): void {
+    this.#socket.write(`${JSON.stringify({ execute, arguments: args })}\n`);
+  }
+
+  async #next(): Promise<Answer> {
+    const late = new AbortController();
+    const deadline = performance.now() + answerTimeoutMs;
+    try {
+      for (;;) {
+        const answer = this.#answers.shift();
+        if (answer !== undefined) return answer;
+        if (this.#ended !== undefined) throw this.#ended;
+        const leftMs = Math.max(deadline - performance.now(), 0);
+        const inTime = await Promise.race([
+          this.#arrived.promise.then(() => true),
+          delay(leftMs, false, { signal: late.signal }),
+        ]);
+        if (!inTime) {
+          throw new VesperError(
             'TIMEOUT',
             `${this.where} did not answer within ${answerTimeoutMs / 1000} s; ${goOn}`,
-          ),
-        ),
-      answerTimeoutMs,
-    );
-    return answer.promise.finally(() => clearTimeout(timer));
+          );
+        }
+      }
+    } finally {
+      late.abort();
+    }
   }
 
   #take(chunk: Buffer): void {
@@ -175,28 +198,26 @@ export class AgentRemote implements Remote {
   }
 
   #line(line: string): void {
-    const answer = this.#answer;
-    let said: { readonly return?: unknown; readonly error?: { readonly desc?: unknown } };
     try {
-      said = JSON.parse(line) as typeof said;
+      this.#answers.push(JSON.parse(line) as Answer);
+      this.#wake();
     } catch (thrown) {
-      answer?.reject(
+      this.#end(
         new VesperError('PROTOCOL', `${this.where} sent what is not JSON: it is not the agent`, {
           cause: thrown,
         }),
       );
-      return;
     }
-    if (said.error === undefined) answer?.resolve(said.return);
-    else
-      answer?.reject(
-        new VesperError('REFUSED', `${this.where} answered: ${String(said.error.desc).slice(0, 300)}`),
-      );
   }
 
   #end(reason: VesperError): void {
     this.#ended ??= reason;
-    this.#answer?.reject(reason);
+    this.#wake();
+  }
+
+  #wake(): void {
+    this.#arrived.resolve();
+    this.#arrived = Promise.withResolvers();
   }
 }
 

@@ -137,7 +137,7 @@ function script({ name, directory, sources, boot }: DkmsTree): string {
   const paths = sources.map(({ path }) => path);
   return `export LC_ALL=C PATH="$PATH:/usr/sbin:/sbin:/usr/bin:/bin"
 say() { printf '%s=%s\\n' "$1" "$2"; }
-first() { [ -r "$1" ] && IFS= read -r line <"$1" && printf %s "$line"; }
+first() { head -n 1 "$1" 2>/dev/null; }
 kernel=$(uname -r)
 say kernel "$kernel"
 say arch "$(uname -m)"

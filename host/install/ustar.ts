@@ -23,7 +23,7 @@ function header(name: string, bytes: number): Uint8Array {
   head.write(octal(0, 7), 108);
   head.write(octal(0, 7), 116);
   head.write(octal(bytes, 11), 124);
-  head.write(octal(0, 11), 136);
+  head.write(octal(Math.floor(Date.now() / 1000), 11), 136);
   // The checksum is taken with blanks in its own place.
   head.write('        ', 148);
   head.write('0', 156);
