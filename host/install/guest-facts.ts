@@ -28,6 +28,7 @@ export interface GuestFacts {
   /** uname -r and -m. */
   readonly kernel: string;
   readonly architecture: string;
+  /** Without dashes, as frontends say it. */
   readonly bootId: string;
   /** The machine's UUID as its firmware says; empty: unknown. */
   readonly uuid: string;
@@ -85,7 +86,7 @@ export async function guestFacts(shell: RootShell, tree: DkmsTree, where: string
     distribution: one('pretty') || one('id') || 'an unknown distribution',
     kernel: kernelName(one('kernel'), where),
     architecture: one('arch'),
-    bootId: one('boot_id'),
+    bootId: one('boot_id').replaceAll('-', ''),
     uuid: one('uuid').toLowerCase(),
     hasHeaders: one('headers') === 'yes',
     hasApt: one('apt') === 'yes',

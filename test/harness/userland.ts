@@ -207,7 +207,7 @@ export class Userland implements AsyncDisposable {
     this.kernelCalls.push(line);
     const result =
       name === 'rmmod' ? await this.machine.run(`rmmod ${argument}`) : await this.#insert(argument);
-    await this.#mirror();
+    await this.mirror();
     return result;
   }
 
@@ -224,8 +224,8 @@ export class Userland implements AsyncDisposable {
     );
   }
 
-  /** What sysfs says of the module, there as here. */
-  async #mirror(): Promise<void> {
+  /** Makes what sysfs says of the module in there what it says in the virtual machine. */
+  async mirror(): Promise<void> {
     const target = join(this.directory, 'sys/module/vesper');
     rmSync(target, { recursive: true, force: true });
     const { status, output } = await this.machine.run(
