@@ -34,6 +34,8 @@ export interface GuestFacts {
   readonly uuid: string;
   readonly hasHeaders: boolean;
   readonly hasApt: boolean;
+  /** Packages of headers that apt knows to be installed. */
+  readonly headerPackages: readonly string[];
   /** `dkms`, `cc`, `make`, `modprobe`, `tar`, … that are not there. */
   readonly missingPrograms: readonly string[];
   /** `none`, `integrity`, `confidentiality`; empty: the kernel has no lockdown. */
@@ -90,6 +92,7 @@ export async function guestFacts(shell: RootShell, tree: DkmsTree, where: string
     uuid: one('uuid').toLowerCase(),
     hasHeaders: one('headers') === 'yes',
     hasApt: one('apt') === 'yes',
+    headerPackages: all('headers_package'),
     missingPrograms: all('lacks'),
     lockdown: /\[(\w+)\]/.exec(one('lockdown'))?.[1] ?? '',
     secureBoot: one('secure_boot') === '1',
@@ -147,6 +150,8 @@ say uuid "$(first /sys/class/dmi/id/product_uuid)"
 [ -r /etc/os-release ] && ( . /etc/os-release; say id "$ID"; say id_like "$ID_LIKE"; say pretty "$PRETTY_NAME" )
 [ -e "/lib/modules/$kernel/build/Makefile" ] && say headers yes
 command -v apt-get >/dev/null && say apt yes
+command -v dpkg-query >/dev/null && dpkg-query -W -f '\${db:Status-Abbrev}\${Package}\\n' 'linux-headers-*' 2>/dev/null |
+	sed -n 's/^ii *//p' | while IFS= read -r line; do say headers_package "$line"; done
 for program in dkms make modprobe tar flock timeout; do command -v $program >/dev/null || say lacks $program; done
 command -v gcc >/dev/null || command -v cc >/dev/null || say lacks gcc
 say lockdown "$(first /sys/kernel/security/lockdown)"

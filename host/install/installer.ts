@@ -9,7 +9,7 @@ import { type DkmsTree, dkmsTree } from './dkms-tree.ts';
 import { type GuestFacts, guestFacts } from './guest-facts.ts';
 import { installPlan } from './install-plan.ts';
 import type { Remote } from './remote.ts';
-import { signatureProblem } from './requirements.ts';
+import { signatureProblem, updateProblem } from './requirements.ts';
 import { RootShell } from './root-shell.ts';
 import { detachAll, type Known, knownGuest, proveChannel, requireSameGuest } from './service-view.ts';
 import { uninstallPlan } from './uninstall-plan.ts';
@@ -47,6 +47,8 @@ export function install(options: InstallOptions): Promise<void> {
       if (action.loads) refuseUnsigned(await visit.look());
       await visit.perform(action);
     }
+    const later = updateProblem(visit.facts);
+    if (later !== undefined) progress.note(later);
     await prove(options, visit);
   });
 }

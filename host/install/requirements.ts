@@ -71,6 +71,15 @@ export function headersPackage(facts: GuestFacts): string | undefined {
   return flavour === undefined ? undefined : `linux-headers-${flavour}`;
 }
 
+/** Why DKMS will not be able to follow a kernel update, and what to type; undefined: it will, as far as can be seen. */
+export function updateProblem(facts: GuestFacts): Problem | undefined {
+  const name = headersPackage(facts);
+  // Without the headers of the running one all of it is installed.
+  if (!facts.hasApt || name === undefined || !facts.hasHeaders || facts.headerPackages.includes(name))
+    return undefined;
+  return `After a kernel update the frontend is built anew only where the headers of the new kernel come with it. In the guest: sudo apt-get install ${name}`;
+}
+
 /**
  * The kernel takes signed modules only, and not yet what DKMS signs. The reason, and what to type; undefined: it will load.
  */

@@ -11,7 +11,7 @@ import { dkmsTree } from '../../host/install/dkms-tree.ts';
 import { type GuestFacts, guestFacts } from '../../host/install/guest-facts.ts';
 import { installPlan } from '../../host/install/install-plan.ts';
 import type { Remote, RunOptions } from '../../host/install/remote.ts';
-import { headersPackage, signatureProblem } from '../../host/install/requirements.ts';
+import { headersPackage, signatureProblem, updateProblem } from '../../host/install/requirements.ts';
 import { RootShell } from '../../host/install/root-shell.ts';
 import { uninstallPlan } from '../../host/install/uninstall-plan.ts';
 import { ustarArchive } from '../../host/install/ustar.ts';
@@ -27,6 +27,7 @@ const bare: GuestFacts = {
   uuid: '',
   hasHeaders: true,
   hasApt: true,
+  headerPackages: ['linux-headers-cloud-amd64'],
   missingPrograms: [],
   lockdown: 'none',
   secureBoot: false,
@@ -114,6 +115,14 @@ test.for([
     expect(() => installPlan({ ...bare, ...facts }, tree)).toThrow(message);
   },
 );
+
+test('whoever has only the headers of the running kernel is told how to get those of later ones', () => {
+  expect(updateProblem(bare)).toBeUndefined();
+  expect(updateProblem({ ...bare, headerPackages: [`linux-headers-${kernel}`] })).toContain(
+    'apt-get install linux-headers-cloud-amd64',
+  );
+  expect(updateProblem({ ...bare, headerPackages: [], kernel: '6.6.30' })).toBeUndefined();
+});
 
 test('a kernel that wants signatures is told apart', () => {
   expect(signatureProblem(bare)).toBeUndefined();
