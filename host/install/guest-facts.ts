@@ -49,7 +49,7 @@ export interface GuestFacts {
   /** KiB free where sources and modules go, the least of them. */
   readonly freeKib: number;
   readonly dkms: readonly DkmsEntry[];
-  /** The Debian package that the sources came in; empty: none. */
+  /** The Debian package that sources of any version came in; empty: none. */
   readonly sourcePackage: string;
   /** The sources there are those of this program. */
   readonly sourcesMatch: boolean;
@@ -137,7 +137,7 @@ function digest(files: readonly InstalledFile[]): string {
 }
 
 /** Answers are lines NAME=VALUE; what is not there is left out. It has to do with any POSIX shell and busybox. */
-function script({ name, directory, sources, boot }: DkmsTree): string {
+function script({ name, sources, boot }: DkmsTree): string {
   const paths = sources.map(({ path }) => path);
   return `export LC_ALL=C PATH="$PATH:/usr/sbin:/sbin:/usr/bin:/bin"
 say() { printf '%s=%s\\n' "$1" "$2"; }
@@ -167,12 +167,14 @@ for folder in ${dkmsSourceRoot} /var/lib /lib/modules /tmp; do
 	say free "$(df -Pk $folder 2>/dev/null | awk 'NR == 2 { print $4 }')"
 done
 command -v dkms >/dev/null && dkms status -m ${name} 2>/dev/null | while IFS= read -r line; do say dkms "$line"; done
-[ -e ${directory}/dkms.conf ] && command -v dpkg-query >/dev/null &&
-	say package "$(dpkg-query -S ${directory}/dkms.conf 2>/dev/null | cut -d: -f1)"
+for folder in ${dkmsSourceRoot}/${name}-*; do
+	[ -d "$folder" ] || continue
+	say folder "$folder"
+	say package "$(dpkg-query -S "$folder/dkms.conf" 2>/dev/null | cut -d: -f1)"
+done
 if command -v sha256sum >/dev/null && [ "$(sha256sum ${paths.join(' ')} 2>/dev/null | cut -d' ' -f1 | sha256sum | cut -d' ' -f1)" = ${digest(sources)} ]; then
 	say sources same
 fi
-for folder in ${dkmsSourceRoot}/${name}-*; do [ -d "$folder" ] && say folder "$folder"; done
 for file in ${boot.path} /usr/lib/modules-load.d/${name}.conf; do
 	[ "$(cat $file 2>/dev/null)" = ${name} ] && say boot yes
 done

@@ -37,7 +37,7 @@ function versionProblem(facts: GuestFacts, tree: DkmsTree): readonly string[] {
   const { sourcePackage, sourcesMatch } = facts;
   if (sourcePackage !== '' && !sourcesMatch) {
     return [
-      `${tree.directory} belongs to the guest's package ${sourcePackage}, and is not what that brought, or not what this program would: apt-get install --reinstall ${sourcePackage}, or apt-get purge ${sourcePackage} and run this again`,
+      `the frontend came with the guest's package ${sourcePackage}, which is not of version ${tree.version}, or was changed: install that of this version, or first take it out (sudo apt-get purge ${sourcePackage}) and run this again`,
     ];
   }
   const newer = facts.dkms

@@ -3,7 +3,7 @@
 import { VesperError } from '../error.ts';
 import { goOn, quoted, type Remote, type RunResult } from './remote.ts';
 
-const lookTimeoutMs = 30_000;
+const lookTimeoutMs = 60_000;
 /** What ends a script that overran its time in the guest comes before we give up on it. */
 const graceMs = 20_000;
 /** How long a script of an earlier run, whose connection broke, may still hold the lock. */
@@ -28,7 +28,8 @@ export class RootShell {
   /** Throws `REFUSED` where the user may not become root. */
   static async open(remote: Remote): Promise<RootShell> {
     const { status, stdout, stderr } = await remote.run('id -u && id -un', { timeoutMs: lookTimeoutMs });
-    const [uid = '', user = ''] = stdout.trim().split('\n');
+    // Behind what the user's shell may have to say at every start.
+    const [uid = '', user = ''] = stdout.trim().split('\n').slice(-2);
     if (status !== 0 || !/^\d+$/.test(uid)) {
       throw new VesperError(
         'REFUSED',
@@ -61,7 +62,7 @@ export class RootShell {
   async change(what: string, script: string, options: ScriptOptions): Promise<RunResult> {
     const { timeoutMs, ...input } = options;
     const limitS = Math.ceil(timeoutMs / 1000);
-    const guarded = `exec flock -E ${lockedStatus} -w ${lockTimeoutS} /run/vesper-install.lock timeout -k 10 ${limitS} sh -c ${quoted(`umask 022; export LC_ALL=C\n${script}`)}`;
+    const guarded = `exec flock -E ${lockedStatus} -w ${lockTimeoutS} /run/vesper-install.lock timeout -k 10 ${limitS} sh -c ${quoted(`umask 022; export LC_ALL=C PATH="$PATH:/usr/sbin:/sbin"\n${script}`)}`;
     const result = await this.#remote.run(this.#asRoot(`sh -c ${quoted(guarded)}`), {
       ...input,
       timeoutMs: timeoutMs + lockTimeoutS * 1000 + graceMs,

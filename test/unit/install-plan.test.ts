@@ -108,7 +108,7 @@ test.for([
   [{ hasApt: false, missingPrograms: ['dkms'], distributions: ['arch'] }, /pacman -S --needed dkms/],
   [{ hasApt: false, missingPrograms: ['dkms'], distributions: ['alpine'] }, /with the package manager of/],
   [{ dkms: [{ version: '99.0.0', kernel, state: 'installed' }] }, /the guest has frontend 99\.0\.0/],
-  [{ sourcePackage: 'vesper-dkms' }, /apt-get install --reinstall vesper-dkms/],
+  [{ sourcePackage: 'vesper-dkms' }, /package vesper-dkms, which is not of version/],
 ] as const satisfies readonly (readonly [Partial<GuestFacts>, RegExp])[])(
   'refused: %o',
   ([facts, message]) => {
