@@ -36,7 +36,9 @@ export class AgentRemote implements Remote {
   readonly where: string;
   readonly details: readonly string[];
   readonly #socket: Socket;
-  #half = Buffer.alloc(0);
+  /** Of a line that has not ended yet. */
+  #half: Buffer[] = [];
+  #halfBytes = 0;
   /** Lines that nobody waited for yet. */
   readonly #answers: Answer[] = [];
   #arrived = Promise.withResolvers<void>();
@@ -184,17 +186,22 @@ export class AgentRemote implements Remote {
   }
 
   #take(chunk: Buffer): void {
-    this.#half = Buffer.concat([this.#half, chunk]);
-    if (this.#half.length > lineMaxBytes) {
+    this.#half.push(chunk);
+    this.#halfBytes += chunk.length;
+    if (this.#halfBytes > lineMaxBytes) {
       this.#end(new VesperError('PROTOCOL', `${this.where} sent too long a line`));
       this.#socket.destroy();
       return;
     }
-    for (let at = this.#half.indexOf(newline); at >= 0; at = this.#half.indexOf(newline)) {
-      const line = this.#half.subarray(this.#half.lastIndexOf(flush, at) + 1, at).toString('utf8');
-      this.#half = this.#half.subarray(at + 1);
+    if (!chunk.includes(newline)) return;
+    let rest: Buffer = Buffer.concat(this.#half);
+    for (let at = rest.indexOf(newline); at >= 0; at = rest.indexOf(newline)) {
+      const line = rest.subarray(rest.subarray(0, at).lastIndexOf(flush) + 1, at).toString('utf8');
+      rest = rest.subarray(at + 1);
       if (line.trim() !== '') this.#line(line);
     }
+    this.#half = [rest];
+    this.#halfBytes = rest.length;
   }
 
   #line(line: string): void {

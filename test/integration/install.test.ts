@@ -24,12 +24,15 @@ describe.skipIf(!canBecomeGuest)('vesper install', { timeout: 10 * minutes }, ()
   beforeAll(async () => {
     userland = await Userland.start();
     ({ name } = userland.machine);
-    service = new ServiceProcess(userland.machine, undefined, { environment: { SSH_AUTH_SOCK: '' } });
+    service = new ServiceProcess(userland.machine, undefined, {
+      environment: { SSH_AUTH_SOCK: userland.shared('keys.sock') },
+    });
     await inside(`cd /run/outside
 ssh-keygen -q -t ed25519 -N '' -f ${key}
 ssh-keygen -q -t ed25519 -N secret -f ${sealedKey}
 ssh-keygen -q -t ed25519 -N '' -f ${strangersKey}
-cp ${key}.pub authorized_keys`);
+cp ${key}.pub authorized_keys
+ssh-agent -a /run/outside/keys.sock`);
     pristine = await files();
     await service.start();
   }, 10 * minutes);
@@ -97,6 +100,17 @@ cp ${key}.pub authorized_keys`);
     const closed = await vesper('install', '--ssh', 'root@127.0.0.1:1');
     expect(closed).toMatchObject({ status: 3 });
     expect(closed.stderr).toContain('nothing listens on 127.0.0.1 port 1');
+  });
+
+  test('the keys of an agent are tried', async () => {
+    await inside(`SSH_AUTH_SOCK=/run/outside/keys.sock ssh-add -q /run/outside/${key}`);
+    const { status, stdout } = await vesper(
+      'install',
+      ...accepted,
+      ...['--identity', userland.shared(strangersKey), '--dry-run'],
+    );
+    expect(status).toBe(0);
+    expect(stdout).toContain(`authenticated by the agent ${userland.shared('keys.sock')}`);
   });
 
   test('a guest that cannot load the module is told apart before anything is done', async () => {
