@@ -2,7 +2,7 @@
 
 /** Whom we are to an SSH server: keys of files, and the agent's. Nobody is asked for anything. */
 
-import { existsSync, readFileSync } from 'node:fs';
+import { accessSync, constants, readFileSync } from 'node:fs';
 import { homedir } from 'node:os';
 import { join } from 'node:path';
 import ssh2, { type AuthHandlerMiddleware } from 'ssh2';
@@ -28,11 +28,8 @@ export class SshKeys {
   constructor(identities: readonly string[], environment: NodeJS.ProcessEnv = process.env) {
     this.#named = identities.map(namedKey);
     this.#agent = environment['SSH_AUTH_SOCK'] || undefined;
-    const usual = defaultIdentities
-      .map((name) => join(homedir(), '.ssh', name))
-      .filter((path) => existsSync(path))
-      .map((path) => ({ path, content: readFileSync(path) }));
-    // Of those that cannot be read at all nothing is expected.
+    const usual = defaultIdentities.map((name) => join(homedir(), '.ssh', name)).flatMap(readableKey);
+    // Of those that are no keys at all nothing is expected.
     this.#usual = usual.filter(({ content }) => problemOf(content) === undefined);
     this.#encrypted = usual
       .filter(({ content }) => problemOf(content) === 'encrypted')
@@ -84,6 +81,16 @@ export class SshKeys {
 To have a key accepted: ${command.replace(/^ssh /, 'ssh-copy-id ')}   (or name one that is: --identity FILE)`,
     );
   }
+}
+
+/** Nothing where there is none, or none for us. */
+function readableKey(path: string): readonly KeyFile[] {
+  try {
+    accessSync(path, constants.R_OK);
+  } catch {
+    return [];
+  }
+  return [{ path, content: readFileSync(path) }];
 }
 
 function namedKey(path: string): KeyFile {

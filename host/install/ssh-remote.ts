@@ -2,9 +2,9 @@
 
 /** A guest by SSH. */
 
-import ssh2, { type Client, type ClientChannel, type ServerHostKeyAlgorithm } from 'ssh2';
+import ssh2, { type Client, type ClientChannel } from 'ssh2';
 import { messageOf, VesperError } from '../error.ts';
-import { defaultKnownHosts, fingerprint, judge, keyType, knownKeys, remember } from './known-hosts.ts';
+import { HostKey, type HostKeyOptions } from './host-key.ts';
 import {
   goOn,
   outputMaxBytes,
@@ -15,33 +15,19 @@ import {
   type RunResult,
 } from './remote.ts';
 import { SshKeys } from './ssh-keys.ts';
-import { knownHostName, type SshTarget, sshCommand } from './ssh-target.ts';
+import { type SshTarget, sshCommand } from './ssh-target.ts';
 
-export interface SshOptions {
-  readonly target: SshTarget;
+export interface SshOptions extends HostKeyOptions {
   /** Private keys to try first. */
   readonly identities: readonly string[];
-  /** Instead of the user's and the machine's known_hosts. */
-  readonly knownHosts?: string | undefined;
-  /** Take a key that nobody knows yet, and remember it if `remember` is set. Never one that changed. */
-  readonly acceptNew: boolean;
-  readonly remember: boolean;
 }
 
 const connectTimeoutMs = 20_000;
 const keepaliveMs = 10_000;
 const keepaliveMisses = 3;
 
-/** In the order of our liking. */
-const hostKeyAlgorithms: readonly ServerHostKeyAlgorithm[] = [
-  'ssh-ed25519',
-  'ecdsa-sha2-nistp256',
-  'ecdsa-sha2-nistp384',
-  'ecdsa-sha2-nistp521',
-  'rsa-sha2-512',
-  'rsa-sha2-256',
-];
 const signalStatus = 128;
+const secondSignMs = 1_000;
 
 export class SshRemote implements Remote {
   readonly where: string;
@@ -110,16 +96,24 @@ export class SshRemote implements Remote {
     );
     let channel: ClientChannel | undefined;
     const result = Promise.withResolvers<RunResult>();
-    // Whoever has another login shell than we expect gets the same.
-    this.#client.exec(`exec /bin/sh -c ${quoted(script)}`, (thrown, opened) => {
-      if (thrown) {
-        const text = `${this.where} refuses to run commands: ${thrown.message}`;
-        result.reject(new VesperError('REFUSED', text, { cause: thrown }));
+    const opened = (thrown: Error | undefined, stream: ClientChannel): void => {
+      if (thrown === undefined) {
+        channel = stream;
+        collect(stream, input, result);
         return;
       }
-      channel = opened;
-      collect(opened, input, result);
-    });
+      // A connection that breaks is told as such.
+      if (/no response from server/i.test(thrown.message)) return;
+      const text = `${this.where} refuses to run commands: ${thrown.message}`;
+      result.reject(new VesperError('REFUSED', text, { cause: thrown }));
+    };
+    try {
+      // Whoever has another login shell than we expect gets the same.
+      this.#client.exec(`exec /bin/sh -c ${quoted(script)}`, opened);
+    } catch {
+      clearTimeout(timer);
+      return this.#lost.promise; // It is not connected any more.
+    }
     try {
       return await Promise.race([result.promise, late.promise, this.#lost.promise]);
     } finally {
@@ -149,80 +143,22 @@ function collect(
   channel.on('exit', (code: number | null) => {
     status = code ?? signalStatus;
   });
-  // Without a status the connection broke: that is told otherwise.
   channel.on('close', () => {
-    if (status !== undefined)
-      result.resolve({
-        status,
-        stdout: outputText(stdout?.text ?? ''),
-        stderr: outputText(stderr?.text ?? ''),
-      });
+    if (status === undefined) {
+      // Of a connection that breaks this is the first sign: the second tells more.
+      const silent = new VesperError('UNREACHABLE', `a command ended without a word how; ${goOn}`);
+      setTimeout(() => result.reject(silent), secondSignMs);
+      return;
+    }
+    result.resolve({
+      status,
+      stdout: outputText(stdout?.text ?? ''),
+      stderr: outputText(stderr?.text ?? ''),
+    });
   });
   // A command that ends before it has read all it was given says so by its status.
   channel.on('error', () => undefined);
   channel.end(input);
-}
-
-/** Whether the host is the one it says it is. */
-class HostKey {
-  readonly #options: SshOptions;
-  readonly #files: readonly string[];
-  /** Why it was not believed. */
-  refusal: VesperError | undefined;
-  detail = '';
-
-  constructor(options: SshOptions) {
-    this.#options = options;
-    this.#files = options.knownHosts === undefined ? defaultKnownHosts() : [options.knownHosts];
-  }
-
-  /** Kinds of keys that are known come first, or a host with several would look like another one. */
-  algorithms(): ServerHostKeyAlgorithm[] {
-    const known = new Set(this.#known().map(({ type }) => (type === 'ssh-rsa' ? 'rsa-sha2-512' : type)));
-    return [
-      ...hostKeyAlgorithms.filter((name) => known.has(name)),
-      ...hostKeyAlgorithms.filter((name) => !known.has(name)),
-    ];
-  }
-
-  verify(key: Buffer): boolean {
-    const { target, acceptNew } = this.#options;
-    const verdict = judge(this.#known(), key);
-    const shown = `${keyType(key)} ${fingerprint(key)}`;
-    this.detail = `host key ${shown}`;
-    if (verdict.kind === 'known') return true;
-    if (verdict.kind === 'unknown' && acceptNew) {
-      const file = this.#files[0];
-      if (this.#options.remember && file !== undefined) remember(file, knownHostName(target), key);
-      this.detail += this.#options.remember ? `, new, now in ${file}` : ', new';
-      return true;
-    }
-    this.refusal = new VesperError('REFUSED', this.#advice(verdict, shown), { data: { host_key: shown } });
-    return false;
-  }
-
-  #advice(verdict: ReturnType<typeof judge>, shown: string): string {
-    const { target, knownHosts } = this.#options;
-    const name = knownHostName(target);
-    const file = knownHosts ?? this.#files[0];
-    switch (verdict.kind) {
-      case 'known':
-      case 'unknown':
-        return `the host key of ${name} is not known: ${shown}. Compare it with what the guest's console says to
-  for key in /etc/ssh/ssh_host_*_key.pub; do ssh-keygen -lf $key; done
-and if it is the same, run this again with --accept-new${knownHosts === undefined ? `, or connect once with: ${sshCommand(target)}` : ''}`;
-      case 'changed':
-        return `the host key of ${name} is not the one that is known (${verdict.place}), but ${shown}: somebody may be listening in. Where the guest was installed anew, forget the old one:
-  ssh-keygen -f ${file} -R '${name}'
-and run this again with --accept-new`;
-      case 'revoked':
-        return `the host key of ${name} is revoked (${verdict.place}): ${shown}. Give the guest a new one: ssh-keygen -A, after removing /etc/ssh/ssh_host_*`;
-    }
-  }
-
-  #known() {
-    return knownKeys(this.#files, knownHostName(this.#options.target));
-  }
 }
 
 function connectError(
