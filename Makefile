@@ -51,10 +51,14 @@ build: dist/vesper native modules ## build all: the program, the native addons, 
 
 # --- the program -------------------------------------------------------------------------------------------------
 
+# Of all packages only node has a script that we want, it fetches the binary; ssh2's compiles for the Node that npm runs in, not ours.
+NPM_FLAGS := --ignore-scripts --no-audit --no-fund
+
 # npm ci refuses where a registry lacks the optional packages of other platforms; npm install takes the lock's versions too.
 node_modules/.package-lock.json: package.json package-lock.json
 	@command -v npm >/dev/null || { echo 'npm is not installed; run: make setup'; exit 1; }
-	npm ci --no-audit --no-fund || npm install --no-save --no-audit --no-fund
+	npm ci $(NPM_FLAGS) || npm install --no-save $(NPM_FLAGS)
+	npm rebuild node
 	@touch $@
 
 dist/.built: node_modules/.package-lock.json tsconfig.json $(HOST_SOURCES)

@@ -14,6 +14,7 @@ import { doctorCommand } from './cli/doctor.ts';
 import { eventsCommand } from './cli/events.ts';
 import { guestKernel } from './cli/guest-kernel.ts';
 import { guestsCommand } from './cli/guests.ts';
+import { installCommand, uninstallCommand } from './cli/install.ts';
 import { metricsCommand } from './cli/metrics.ts';
 import { probesCommand } from './cli/probes.ts';
 import { serveCommand } from './cli/serve.ts';
@@ -45,6 +46,8 @@ function program(): Command {
     serveCommand,
     demoCommand,
     buildCommand,
+    installCommand,
+    uninstallCommand,
     doctorCommand,
     completionCommand,
   ]) {

@@ -4,12 +4,9 @@
 
 import type { RelayView } from '../api/view.ts';
 import type { Machine } from '../demo/machine.ts';
-import { messageOf } from '../error.ts';
 import { printEvent, type StreamedEvent } from './event-text.ts';
+import { StepReport } from './step-report.ts';
 import { Terminal } from './terminal.ts';
-
-const spinnerFrames = ['⠋', '⠙', '⠹', '⠸', '⠼', '⠴', '⠦', '⠧', '⠇', '⠏'];
-const spinnerMs = 100;
 
 export class DemoReport {
   readonly #json: boolean;
@@ -17,50 +14,16 @@ export class DemoReport {
   readonly #startedMs = performance.now();
   readonly #counts = new Map<string, number>();
   readonly #latenciesUs: number[] = [];
+  readonly #steps: StepReport;
   #losses: RelayView | undefined;
-  #spinning = '';
-  #spinner: NodeJS.Timeout | undefined;
-  #frame = 0;
 
   constructor(json: boolean) {
     this.#json = json;
+    this.#steps = new StepReport(json, this.#terminal);
   }
 
-  /** Run one step; `detail` tells what was achieved meanwhile. */
-  async step<T>(name: string, work: (detail: (text: string) => void) => Promise<T>): Promise<T> {
-    const startedMs = performance.now();
-    const details: string[] = [];
-    this.#spin(name);
-    const finish = (ok: boolean, reason: string): void => {
-      this.#stopSpinning();
-      const tookMs = performance.now() - startedMs;
-      if (this.#json) {
-        this.#terminal.jsonLine({
-          type: 'step',
-          step: name,
-          ok,
-          took_ms: Math.round(tookMs),
-          details,
-          ...(ok ? {} : { reason }),
-        });
-        return;
-      }
-      const mark = ok ? this.#terminal.style('green', '✓') : this.#terminal.style('red', '✗');
-      this.#terminal.line(
-        `${mark} ${this.#terminal.style('bold', name)} ${this.#terminal.style('dim', `${(tookMs / 1000).toFixed(2)} s`)}`,
-      );
-      for (const detail of details) this.#terminal.paragraph(detail, 4);
-    };
-    try {
-      const result = await work((text) => {
-        details.push(text);
-      });
-      finish(true, '');
-      return result;
-    } catch (thrown) {
-      finish(false, messageOf(thrown));
-      throw thrown;
-    }
+  step<T>(name: string, work: (detail: (text: string) => void) => Promise<T>): Promise<T> {
+    return this.#steps.step(name, work);
   }
 
   event(event: Readonly<Record<string, unknown>>): void {
@@ -72,7 +35,7 @@ export class DemoReport {
       this.#terminal.jsonLine(event);
       return;
     }
-    this.#clearLine();
+    this.#steps.clearLine();
     printEvent(this.#terminal, streamed);
   }
 
@@ -130,26 +93,5 @@ export class DemoReport {
       `  socat -,rawer,escape=0x1d UNIX:${facts.terminal}   # a shell in it; leave with Ctrl-]`,
     );
     this.#terminal.line(`  kill ${facts.pid}      # ends it`);
-  }
-
-  #spin(name: string): void {
-    if (this.#json || !this.#terminal.colour) return;
-    this.#spinning = name;
-    this.#spinner = setInterval(() => {
-      this.#frame = (this.#frame + 1) % spinnerFrames.length;
-      process.stdout.write(
-        `\r${this.#terminal.style('cyan', spinnerFrames[this.#frame] ?? '')} ${this.#spinning}`,
-      );
-    }, spinnerMs);
-  }
-
-  #stopSpinning(): void {
-    clearInterval(this.#spinner);
-    this.#clearLine();
-    this.#spinning = '';
-  }
-
-  #clearLine(): void {
-    if (this.#spinning !== '') process.stdout.write('\r\x1b[K');
   }
 }

@@ -222,6 +222,8 @@ describe('without either', () => {
       'demo',
       'doctor',
       'build',
+      'install',
+      'uninstall',
       'completion',
     ]) {
       const { status, stdout } = await vesper(command, '--help');
