@@ -97,7 +97,7 @@ function libvirt(): Finding {
     loadLibvirtAddon();
     return { what, state: 'ok', detail: 'its library loads: vesper serve --libvirt', mend: '' };
   } catch (thrown) {
-    const mend = 'apt-get install libvirt0; make native';
+    const mend = `apt-get install libvirt0${systemCache === undefined ? '; make native' : ''}`;
     return { what, state: 'absent', detail: messageOf(thrown), mend };
   }
 }
