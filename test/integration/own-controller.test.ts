@@ -178,3 +178,31 @@ test.each([
   await seesDeathOf(rig, 'awake');
   await unharmed(rig);
 });
+
+test('every process stopped before the controller is plugged in: a session comes about, and the next signal is seen', async () => {
+  const machine = await Machine.boot(hotPlug);
+  onTestFinished(() => machine.close());
+  // The kernel sends them, one after the other: one comes after the attach, however long that takes.
+  const bombs = new Set<number>();
+  for (const seconds of [10, 20, 40, 60])
+    bombs.add(await machine.start(`actor --name bomb timebomb ${seconds * 1_000} 9`));
+  await machine.freeze();
+  const rig = await Rig.serve(machine, { heartbeatMs: 300 });
+  onTestFinished(() => rig.close());
+  await rig.attach(['signal'], ['signals=SIGKILL']);
+  await rig.event(({ event, fields }) => event === 'died' && bombs.has(Number(fields['pid'])));
+  await unharmed(rig);
+});
+
+test('no free memory and the OOM killer at work: a session comes about anew, and a probe sees the kills', async () => {
+  const rig = await start({ ...hotPlug, kernel: '6.12' });
+  for (const name of ['glutton1', 'glutton2', 'glutton3'])
+    await rig.machine.start(`sh -c "while :; do actor --name ${name} eat; done"`);
+  await rig.machine.waitConsole(/(?:Out of memory: Killed process.*\n[\s\S]*){2}/, 90_000);
+  await rig.restartService();
+  await rig.attach(['oom']);
+  const kill = await rig.event(({ probe, event }) => probe === 'oom' && event === 'kill');
+  expect(kill.fields['comm']).toMatch(/^glutton/);
+  expect(await rig.guest.detach('oom', 'test')).toMatchObject({ ok: true });
+  expect(kernelComplaints(rig.machine.console())).toEqual([]);
+});
