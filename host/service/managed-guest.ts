@@ -46,6 +46,7 @@ export class ManagedGuest {
   /** How the guest's kernel ended, until it boots again. */
   #died: string | undefined;
   readonly #watchers = new Set<() => void>();
+  readonly #lifecycleWatchers = new Set<(event: LifecycleEvent) => void>();
 
   constructor(machine: Machine, services: GuestServices) {
     this.machine = machine;
@@ -84,6 +85,16 @@ export class ManagedGuest {
   watch(changed: () => void): () => void {
     this.#watchers.add(changed);
     return () => this.#watchers.delete(changed);
+  }
+
+  /** Called with what the hypervisor tells, once the guest has heard it. */
+  watchLifecycle(told: (event: LifecycleEvent) => void): void {
+    this.#lifecycleWatchers.add(told);
+  }
+
+  /** There is a session, and the frontend does not answer. */
+  get silent(): boolean {
+    return this.#session !== undefined && this.#silent;
   }
 
   /** Begin, or begin at once again, to bring the session up. */
@@ -129,6 +140,7 @@ export class ManagedGuest {
           .catch((thrown) => this.#services.log.warn(`${this.machine.name}: ${messageOf(thrown)}`));
         break;
     }
+    for (const told of this.#lifecycleWatchers) told(event);
   }
 
   /** Wait until a session is active; throws with the reason where none comes about in time. */

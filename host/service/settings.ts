@@ -71,7 +71,18 @@ function settingsOf(
   file: ConfigFile,
   builtCatalogue: readonly string[],
 ): Settings {
-  const { directories, api, region, relay, metrics, black_box: blackBox, log, probes, providers } = file;
+  const {
+    directories,
+    api,
+    region,
+    relay,
+    metrics,
+    black_box: blackBox,
+    log,
+    probes,
+    providers,
+    pacemaker,
+  } = file;
   const runDirectory = given.runDirectory ?? directories.run ?? defaultRunDirectory();
   const monitors = Object.entries(
     Object.keys(given.monitors).length > 0 ? given.monitors : (providers.qemu?.monitors ?? {}),
@@ -106,6 +117,7 @@ function settingsOf(
       heartbeatMs: defaultHeartbeatMs,
       api,
       probes,
+      pacemaker,
     },
   };
 }
@@ -133,6 +145,8 @@ export function needRestart(before: Settings, after: Settings): readonly string[
       relay: relayBackend,
       black_box: blackBoxKeptMs,
       metrics: settings.metrics,
+      // What stands in it is taken up at once.
+      pacemaker: settings.service.pacemaker !== undefined,
     };
   };
   const [old, fresh] = [parts(before), parts(after)];
