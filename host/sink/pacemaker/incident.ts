@@ -51,14 +51,14 @@ export const keyOf = ({
 }: Pick<Incident, 'uuid' | 'bootId' | 'action' | 'resource'>): string =>
   [uuid, bootId, action, resource ?? ''].join('\0');
 
-const longestText = 240;
+const longestEvidence = 160;
 
 /** For an attribute of the cluster, which operators read: what happened, and what came of it. */
 export function explanation(incident: Incident, outcome: string): string {
   const { guest, event, evidence, count, firstMs } = incident;
   const more = count > 1 ? ` (${count} events)` : '';
-  const text = `${new Date(firstMs).toISOString()} ${guest}: ${event}: ${evidence}${more}; ${outcome}`;
-  return printable(text).slice(0, longestText);
+  const seen = evidence.slice(0, longestEvidence);
+  return printable(`${new Date(firstMs).toISOString()} ${guest}: ${event}: ${seen}${more}; ${outcome}`);
 }
 
 /** What may stand in an attribute: a guest names its processes as it likes. */
