@@ -63,6 +63,11 @@ export class ManagedGuest {
     return this.#reason;
   }
 
+  /** Its kernel panicked, and it has not booted since. */
+  get kernelDied(): boolean {
+    return this.#died !== undefined;
+  }
+
   get session(): GuestSession | undefined {
     return this.#session;
   }

@@ -10,10 +10,13 @@ name=$1 tree=$2 directory=$3
 config=$directory/config private=$directory/private
 
 mount -t tmpfs -o mode=0755 node "$private"
-mkdir "$private"/{etc,etc.work,lib,lib.work}
-mount -t overlay -o "ro,lowerdir=$tree/usr:/usr" node /usr
-mount -t overlay -o "lowerdir=/etc,upperdir=$private/etc,workdir=$private/etc.work" node /etc
-mount -t overlay -o "lowerdir=/var/lib,upperdir=$private/lib,workdir=$private/lib.work" node /var/lib
+lay() {
+	mkdir -p "$private$1"/{upper,work}
+	mount -t overlay -o "lowerdir=${2-}$1,upperdir=$private$1/upper,workdir=$private$1/work" node "$1"
+}
+lay /usr "$tree/usr:"
+lay /etc
+lay /var/lib
 mount -t tmpfs -o mode=0755 node /run
 mount -t tmpfs -o mode=0755 node /var/log
 mount -t tmpfs -o mode=1777 node /dev/shm

@@ -11,7 +11,7 @@ import { cacheDirectory, publishDirectory, scratchDirectory } from '../../host/k
  */
 const packages = [
   ...['corosync', 'pacemaker', 'pacemaker-common', 'pacemaker-cli-utils', 'pacemaker-resource-agents'],
-  ...['resource-agents', 'libvirt-clients', 'iproute2', 'procps'],
+  ...['resource-agents', 'libvirt-clients', 'iproute2', 'procps', 'libxml2-utils'],
   ...['libcfg7', 'libcmap4', 'libcorosync-common4', 'libcpg4', 'libquorum5', 'libvotequorum8'],
   ...['libknet1', 'libnozzle1', 'libqb100', 'libstatgrab10'],
   ...['libcib27', 'libcrmcluster29', 'libcrmcommon34', 'libcrmservice28', 'liblrmd28', 'libpacemaker1'],

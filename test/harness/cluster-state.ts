@@ -9,6 +9,7 @@ export interface ClusterState {
   readonly resources: readonly ResourceState[];
   /** Of each node, resource and kind of operation the last ones, as they are in the history. */
   readonly operations: readonly Operation[];
+  readonly failures: readonly Failure[];
 }
 
 export interface NodeState {
@@ -31,6 +32,14 @@ export interface Operation {
   readonly task: string;
   readonly call: number;
   readonly status: number;
+}
+
+/** What the cluster shows a person until it is cleaned up. */
+export interface Failure {
+  /** Resource, task and interval in ms. */
+  readonly key: string;
+  readonly node: string;
+  readonly reason: string;
 }
 
 /** Reads `crm_mon --output-as=xml`. */
@@ -61,6 +70,11 @@ export function clusterState(xml: string): ClusterState {
         })),
       ),
     ),
+    failures: elements(xml, 'failure').map(({ attributes }) => ({
+      key: attributes['op_key'] ?? '',
+      node: attributes['node'] ?? '',
+      reason: attributes['exitreason'] ?? '',
+    })),
   };
 }
 
