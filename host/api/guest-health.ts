@@ -3,11 +3,13 @@
 import type { ManagedGuest } from '../service/managed-guest.ts';
 import type { GuestHealth } from './view.ts';
 
+export type Watched = Pick<ManagedGuest, 'state' | 'kernelDied' | 'session'>;
+
 /**
  * What a cluster manager may conclude from a guest's state. A session that ended proves nothing: reboot, migration and a cut
  * channel look the same.
  */
-export function guestHealth({ state, kernelDied, session }: ManagedGuest): GuestHealth {
+export function guestHealth({ state, kernelDied, session }: Watched): GuestHealth {
   switch (state) {
     case 'active':
     case 'degraded':

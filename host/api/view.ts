@@ -47,8 +47,8 @@ export interface RelayView {
 }
 
 /**
- * `dead`: its kernel panicked; `silent`: there is a session, and neither the memory it shares nor the channel shows a sign of
- * life; `stopped`: the machine does not run; `unknown`: nobody can tell.
+ * `dead`: its kernel panicked; `silent`: there is a session, and the frontend does not answer, which proves nothing; `stopped`: the
+ * machine does not run; `unknown`: nobody can tell.
  */
 export type GuestHealth = 'alive' | 'dead' | 'silent' | 'stopped' | 'unknown';
 
