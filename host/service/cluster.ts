@@ -4,7 +4,6 @@
 
 import { userInfo } from 'node:os';
 import { join } from 'node:path';
-import { kernelPanic } from '../guest/session.ts';
 import type { Logger } from '../log.ts';
 import type { LifecycleEvent } from '../provider/provider.ts';
 import { PacemakerSink } from '../sink/pacemaker/sink.ts';
@@ -85,14 +84,14 @@ export class Cluster {
 
   #look(followed: Followed): void {
     const { guest } = followed;
-    const { machine, session, silent } = guest;
+    const { machine, session, kernelDied: panicked } = guest;
     const { uuid, name } = machine;
     if (this.#followed.get(uuid) !== followed) return;
     if (session !== undefined) this.sink.booted(uuid, name, session.incarnation.bootId);
     this.sink.paused(uuid, name, machine.state === 'paused');
-    const panicked = guest.state === 'lost' && guest.reason.startsWith(kernelPanic);
     if (panicked && !followed.panicked) this.sink.told(uuid, name, 'panic', guest.reason);
     followed.panicked = panicked;
+    const silent = guest.state === 'lost' && session !== undefined;
     if (silent === followed.silent) return;
     followed.silent = silent;
     clearInterval(followed.watching);

@@ -64,6 +64,11 @@ export class ManagedGuest {
     return this.#reason;
   }
 
+  /** Its kernel panicked, and it has not booted since. */
+  get kernelDied(): boolean {
+    return this.#died !== undefined;
+  }
+
   get session(): GuestSession | undefined {
     return this.#session;
   }
@@ -90,11 +95,6 @@ export class ManagedGuest {
   /** Called with what the hypervisor tells, once the guest has heard it. */
   watchLifecycle(told: (event: LifecycleEvent) => void): void {
     this.#lifecycleWatchers.add(told);
-  }
-
-  /** There is a session, and the frontend does not answer. */
-  get silent(): boolean {
-    return this.#session !== undefined && this.#silent;
   }
 
   /** Begin, or begin at once again, to bring the session up. */

@@ -65,6 +65,7 @@ const mostCalls = 3;
 const firstPollMs = 100;
 const mostPollMs = 2_000;
 const longestRetryMs = 30_000;
+const lookAgainMs = 30_000;
 
 export class Actuator {
   readonly #commands: ClusterCommands;
@@ -78,6 +79,7 @@ export class Actuator {
   #settings: ActuatorSettings;
   #rate: RateLimit;
   #ownNode: string | undefined;
+  #looking: NodeJS.Timeout | undefined;
   /** Why the cluster cannot be reached, for people; undefined: it can, as far as is known. */
   problem: string | undefined;
   calls = 0;
@@ -105,6 +107,11 @@ export class Actuator {
     this.#settings = settings;
   }
 
+  /** Finds out whether the cluster can be reached, before something happens. */
+  start(): void {
+    void this.#look();
+  }
+
   /** Of an incident that is in the ledger. */
   add(incident: Incident): void {
     this.#lanes.add(incident.uuid, incident, 0);
@@ -117,6 +124,7 @@ export class Actuator {
 
   close(): void {
     this.#closing.abort();
+    clearTimeout(this.#looking);
     this.#lanes.close();
   }
 
@@ -178,6 +186,8 @@ export class Actuator {
     // It took a while to find out: the guest may have been paused or have rebooted since.
     const unfitNow = this.#unfit(incident);
     if (unfitNow !== undefined) return unfitNow;
+    // What a service that stops has not begun is for the next one.
+    if (this.#closing.signal.aborted) return later(0, 'the service stops');
     const waitMs = this.#rate.take(Date.now());
     if (waitMs > 0) return later(waitMs, 'the limit of calls is reached');
     return incident.action === 'attribute'
@@ -295,6 +305,25 @@ export class Actuator {
     return false;
   }
 
+  /** While something is wrong and nothing happens that would show when it no longer is. */
+  async #look(): Promise<void> {
+    try {
+      await Promise.all([this.#commands.status(), this.#settings.node ?? this.#nameOfOwnNode()]);
+      this.problem = undefined;
+    } catch (thrown) {
+      this.#troubled(messageOf(thrown));
+    }
+  }
+
+  #troubled(sentence: string): void {
+    if (this.problem === undefined) this.#log.warn(`the cluster cannot be told anything: ${sentence}`);
+    this.problem = sentence;
+    clearTimeout(this.#looking);
+    if (this.#closing.signal.aborted) return;
+    this.#looking = setTimeout(() => void this.#look(), lookAgainMs);
+    this.#looking.unref();
+  }
+
   async #nameOfOwnNode(): Promise<string> {
     this.#ownNode ??= await this.#commands.ownNode();
     return this.#ownNode;
@@ -303,7 +332,7 @@ export class Actuator {
   #failed(incident: Incident, thrown: unknown): Step {
     const sentence = messageOf(thrown);
     const code = thrown instanceof VesperError ? thrown.code : 'HOST';
-    this.problem = `pacemaker: ${sentence}`;
+    this.#troubled(sentence);
     if (code === 'UNREACHABLE' || code === 'TIMEOUT') return this.#again(incident, sentence);
     return over('failed', sentence);
   }

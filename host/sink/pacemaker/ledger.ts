@@ -30,6 +30,7 @@ export class Ledger {
   readonly #log: Logger;
   readonly #owed = new Map<string, Incident>();
   readonly #acted: Map<string, number>;
+  #closed = false;
   readonly #settled: Map<string, { readonly lastMs: number; readonly lastNs: number }>;
 
   /** Throws HOST where the file is there and cannot be used: what is owed is never dropped silently. */
@@ -75,8 +76,15 @@ export class Ledger {
     this.#acted.set(resource, nowMs);
   }
 
+  /** Another service may have the file from now on. */
+  close(): void {
+    this.save();
+    this.#closed = true;
+  }
+
   /** Small, and at once: an event is the sink's from the moment it was delivered. It need not survive a crash of the host. */
   save(): void {
+    if (this.#closed) return;
     const file: z.infer<typeof ledgerFile> = {
       version: 1,
       owed: [...this.#owed.values()],

@@ -107,6 +107,7 @@ export class PacemakerSink {
 
   /** Goes on with what a former service left undone. */
   start(): void {
+    this.#actuator.start();
     for (const incident of this.#ledger.owed.values()) {
       const { guest, event, evidence } = incident;
       this.#log.info({ guest }, `${guest}: ${event}: ${evidence}: the cluster is owed this from before`);
@@ -127,7 +128,7 @@ export class PacemakerSink {
   /** Calls that are under way go on; what is owed is in the ledger. */
   close(): void {
     this.#actuator.close();
-    this.#ledger.save();
+    this.#ledger.close();
   }
 
   /** Why the cluster cannot be reached, for people. */
