@@ -4,6 +4,7 @@ import type { LoadedProbe } from '../guest/probe-state.ts';
 import type { Failure } from '../service/guest-probes.ts';
 import type { ManagedGuest } from '../service/managed-guest.ts';
 import type { WantedProbe } from '../service/wanted.ts';
+import { guestHealth } from './guest-health.ts';
 import type { GuestView, ProbeView, RelayView } from './view.ts';
 
 /** A guest as the API shows it. */
@@ -15,6 +16,7 @@ export function guestView(guest: ManagedGuest): GuestView {
     provider: machine.provider,
     state: guest.state,
     reason: guest.reason,
+    health: guestHealth(guest),
     channel: session?.channelDescription ?? '',
     boot_id: session?.incarnation.bootId ?? '',
     kernel: session?.hello.kernel_release ?? '',

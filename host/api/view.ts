@@ -46,12 +46,19 @@ export interface RelayView {
   readonly overwritten: number;
 }
 
+/**
+ * `dead`: its kernel panicked; `silent`: there is a session, and the frontend does not answer, which proves nothing; `stopped`: the
+ * machine does not run; `unknown`: nobody can tell.
+ */
+export type GuestHealth = 'alive' | 'dead' | 'silent' | 'stopped' | 'unknown';
+
 export interface GuestView {
   readonly name: string;
   readonly uuid: string;
   readonly provider: string;
   readonly state: GuestState;
   readonly reason: string;
+  readonly health: GuestHealth;
   readonly channel: string;
   readonly boot_id: string;
   readonly kernel: string;

@@ -86,7 +86,7 @@ export class GuestSession implements Beating {
       link,
       clock: this.clock,
       periodMs: options.heartbeat.periodMs,
-      heartbeatNs: () => this.#relay?.heartbeatNs() ?? 0,
+      heartbeatNs: () => this.heartbeatNs,
       onSilent: (why) => this.#fallSilent(why),
       onAnswer: () => options.events.health(false),
       onDisowned: () =>
@@ -187,6 +187,11 @@ export class GuestSession implements Beating {
   }
 
   /** Largest error of host times now, in µs; null before the clocks were aligned. */
+  /** What the guest's kernel wrote last of its time where the host sees it; 0: nothing. */
+  get heartbeatNs(): number {
+    return this.#relay?.heartbeatNs() ?? 0;
+  }
+
   get clockErrorUs(): number | null {
     return this.clock.aligned ? this.clock.boundNs(Number(process.hrtime.bigint())) / 1e3 : null;
   }

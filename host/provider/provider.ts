@@ -16,6 +16,8 @@ export type LifecycleEvent =
   | { readonly kind: 'rebooted' }
   /** The guest's kernel panicked (a pvpanic device told). */
   | { readonly kind: 'panicked' }
+  /** The guest's kernel panicked and writes a crash dump (a pvpanic device told). */
+  | { readonly kind: 'dumping' }
   /** The machine is gone; `reason` for people: "shut down by the guest", "killed", … */
   | { readonly kind: 'stopped'; readonly reason: string }
   /** Long after `stopped`, and nobody is expected to start it again: where it was found it is no longer named. */

@@ -8,12 +8,16 @@ import { z } from 'zod';
 import { messageOf, VesperError } from '../error.ts';
 import { relayBackends } from '../guest/relay-backend.ts';
 import { logLevels } from '../log.ts';
+import { actions, eventWords } from '../sink/pacemaker/rules.ts';
+import type { PacemakerConfig } from './config.ts';
 import { nearest } from './nearest.ts';
 
 export const defaultConfigPath = '/etc/vesper/vesper.yaml';
 
 const sizeUnits: Readonly<Record<string, number>> = { '': 1, KiB: 1 << 10, MiB: 1 << 20, GiB: 1 << 30 };
 const timeUnits: Readonly<Record<string, number>> = { s: 1, min: 60, h: 3_600, d: 86_400 };
+/** A frozen cluster manager is given up after that. */
+const clusterCommandMs = 10_000;
 const smallestRegion = 64 << 10;
 const largestRegion = 1 << 30;
 
@@ -74,6 +78,25 @@ const probeName = parsed(
   'write the name of a probe, as vesper probes lists it; a .ko file goes into a directory of directories.catalogue',
 );
 
+const clusterName = parsed(
+  (written) => (/^[A-Za-z0-9_][\w.-]*$/.test(written) ? written : undefined),
+  'write a name as the cluster has it',
+);
+const clusterEvent = parsed(
+  (written) =>
+    eventWords.some((word) => word === written) || /^[\w-]+\.[\w-]+$/.test(written) ? written : undefined,
+  `write one of ${eventWords.join(', ')}, or PROBE.EVENT`,
+);
+const clusterAction = parsed(
+  (written) => actions.find((action) => action === written),
+  `write one of ${actions.join(', ')}`,
+);
+const callsPerMinute = parsed(
+  (written) => (/^[1-9]\d{0,3}$/.test(written) ? Number(written) : undefined),
+  'write a number from 1 to 9999',
+);
+const yesOrNo = parsed((written) => ({ yes: true, no: false })[written], 'write yes or no');
+
 /** `oom:` with nothing behind it is a probe without parameters. */
 const parameters = z.preprocess((value) => (value === '' ? {} : value), z.record(text, text));
 
@@ -116,9 +139,39 @@ const schema = z.strictObject({
   probes: z
     .array(z.strictObject({ guest: guestPattern, attach: z.record(probeName, parameters) }))
     .default([]),
+  pacemaker: z
+    .strictObject({
+      node: clusterName.optional(),
+      /** Resources that are guests, by the name of the guest. */
+      vms: z.record(guestName, clusterName).default({}),
+      cooldown: duration.default(30_000),
+      calls_per_minute: callsPerMinute.default(10),
+      keep: duration.default(900_000),
+      crash_dump: duration.default(300_000),
+      rules: z
+        .array(
+          z
+            .strictObject({
+              guest: guestPattern,
+              events: z.array(clusterEvent).min(1, 'name at least one event').optional(),
+              process: text.min(1, 'write the name of a process, also with * and ?').optional(),
+              cgroup: text.min(1, 'write a cgroup or a unit, also with * and ?').optional(),
+              fields: z.record(text, text).default({}),
+              resource: clusterName.optional(),
+              action: clusterAction.default('fail'),
+              second_sign: yesOrNo.default(false),
+            })
+            .refine(({ events, process }) => events !== undefined || process !== undefined, {
+              message: `name a process, or events: a list of ${eventWords.join(', ')} or PROBE.EVENT`,
+            }),
+        )
+        .default([]),
+    })
+    .optional(),
 });
 
 type Written = z.output<typeof schema>;
+type WrittenCluster = NonNullable<Written['pacemaker']>;
 
 /** Which probes the file wants on guests whose name or UUID matches. */
 export interface ProbeRule {
@@ -133,9 +186,10 @@ export interface ConfiguredProbe {
   readonly where: string;
 }
 
-export interface ConfigFile extends Omit<Written, 'probes'> {
+export interface ConfigFile extends Omit<Written, 'probes' | 'pacemaker'> {
   /** Of two that match a guest and name the same probe, the later one counts. */
   readonly probes: readonly ProbeRule[];
+  readonly pacemaker?: PacemakerConfig | undefined;
 }
 
 /** Throws NOT_FOUND where there is no such file, HOST where it cannot be read, USAGE with every problem in it, a line each. */
@@ -167,17 +221,42 @@ export function parseConfig(content: string, path: string): ConfigFile {
     found.sort((one, other) => one.offset - other.offset);
     throw refused(found.map(({ offset, sentence }) => `${at(offset)}: ${sentence}`));
   }
-  const { probes, ...rest } = result.data;
+  const { probes, pacemaker, ...rest } = result.data;
+  const lineOf = (...keys: Path): string => at(offsetOf(document, keys)).replace(/:\d+$/, '');
   return {
     ...rest,
+    ...(pacemaker === undefined
+      ? {}
+      : { pacemaker: clusterOf(pacemaker, (rule) => lineOf('pacemaker', 'rules', rule)) }),
     probes: probes.map(({ guest, attach }, rule) => ({
       guest,
       probes: Object.entries(attach).map(([name, given]) => ({
         name,
         parameters: given,
-        where: at(offsetOf(document, ['probes', rule, 'attach', name])).replace(/:\d+$/, ''),
+        where: lineOf('probes', rule, 'attach', name),
       })),
     })),
+  };
+}
+
+function clusterOf(written: WrittenCluster, whereOf: (rule: number) => string): PacemakerConfig {
+  return {
+    commands: { timeLimitMs: clusterCommandMs },
+    settings: {
+      node: written.node,
+      vms: written.vms,
+      cooldownMs: written.cooldown,
+      callsPerMinute: written.calls_per_minute,
+      keepMs: written.keep,
+      dumpMs: written.crash_dump,
+      rules: written.rules.map(({ second_sign: secondSign, events, ...rule }, at) => ({
+        ...rule,
+        // A process that a rule is about is one whose death matters, however it dies.
+        events: events ?? ['crash', 'oom'],
+        secondSign,
+        where: whereOf(at),
+      })),
+    },
   };
 }
 

@@ -4,6 +4,8 @@
 
 import { join } from 'node:path';
 import type { RelayBackend } from '../guest/relay-backend.ts';
+import type { CommandOptions } from '../sink/pacemaker/commands.ts';
+import type { PacemakerSettings } from '../sink/pacemaker/sink.ts';
 import { heartbeatMs } from '../wire/region.ts';
 import type { ProbeRule } from './config-file.ts';
 
@@ -23,6 +25,13 @@ export interface ServiceConfig {
   readonly api?: { readonly group?: string | undefined; readonly mode?: number | undefined };
   /** Which probes are wanted on which guests, beside what is attached. */
   readonly probes?: readonly ProbeRule[];
+  /** Undefined: the host is in no cluster that is to hear of anything. */
+  readonly pacemaker?: PacemakerConfig | undefined;
+}
+
+export interface PacemakerConfig {
+  readonly settings: PacemakerSettings;
+  readonly commands: CommandOptions;
 }
 
 /** The most that a guest can place behind a PCI Express root port of which nothing is said. */

@@ -48,6 +48,7 @@ export class ManagedGuest {
   /** How the guest's kernel ended, until it boots again. */
   #died: string | undefined;
   readonly #watchers = new Set<() => void>();
+  readonly #lifecycleWatchers = new Set<(event: LifecycleEvent) => void>();
 
   constructor(machine: Machine, services: GuestServices) {
     this.machine = machine;
@@ -63,6 +64,11 @@ export class ManagedGuest {
 
   get reason(): string {
     return this.#reason;
+  }
+
+  /** Its kernel panicked, and it has not booted since. */
+  get kernelDied(): boolean {
+    return this.#died !== undefined;
   }
 
   get session(): GuestSession | undefined {
@@ -86,6 +92,11 @@ export class ManagedGuest {
   watch(changed: () => void): () => void {
     this.#watchers.add(changed);
     return () => this.#watchers.delete(changed);
+  }
+
+  /** Called with what the hypervisor tells, once the guest has heard it. */
+  watchLifecycle(told: (event: LifecycleEvent) => void): void {
+    this.#lifecycleWatchers.add(told);
   }
 
   /** Begin, or begin at once again, to bring the session up; `asked`: also where no probe is wanted yet. */
@@ -135,6 +146,7 @@ export class ManagedGuest {
           .catch((thrown) => this.#services.log.warn(`${this.machine.name}: ${messageOf(thrown)}`));
         break;
     }
+    for (const told of this.#lifecycleWatchers) told(event);
   }
 
   /** Wait until a session is active; throws with the reason where none comes about in time. */

@@ -2,6 +2,7 @@
 
 /** The service's page for Prometheus: events as the sink counts them, guests as they are, pushes, and the service itself. */
 
+import { tallyNames } from '../sink/pacemaker/tally.ts';
 import { type Family, renderPage } from '../sink/prometheus/page.ts';
 import { labelText } from '../sink/prometheus/series.ts';
 import { PrometheusSink } from '../sink/prometheus/sink.ts';
@@ -29,6 +30,7 @@ export class Metrics {
   readonly #service: MeteredService;
   readonly #labels = new GuestLabels();
   readonly #sink: PrometheusSink;
+  readonly #others: { families(): readonly Family[] }[] = [];
   /** By UUID: a guest that is found anew goes on in its account. */
   readonly #followed = new Map<string, Followed>();
   /** By guest, probe, action and result. */
@@ -39,10 +41,15 @@ export class Metrics {
     this.#service = service;
     this.#sink = new PrometheusSink(
       (guest) => this.#labels.of(guest),
-      [...guestFamilyNames, ...serviceFamilyNames],
+      [...guestFamilyNames, ...serviceFamilyNames, ...tallyNames],
     );
     service.bus.add(this.#sink);
     service.watchGuests(() => this.#follow());
+  }
+
+  /** What has metrics of its own, under names that no event takes. */
+  add(other: { families(): readonly Family[] }): void {
+    this.#others.push(other);
   }
 
   /** A probe was loaded or unloaded, or was to be. */
@@ -86,6 +93,7 @@ export class Metrics {
       this.#loadFamily('load'),
       this.#loadFamily('unload'),
       ...this.#sink.families(),
+      ...this.#others.flatMap((other) => other.families()),
       ...serviceFamilies(this.#service.bus),
     ];
   }

@@ -48,6 +48,7 @@ export class Reload {
     const { log } = this.#service;
     log.level = settings.logLevel;
     this.#service.reconfigure(settings.service.probes ?? []);
+    this.#service.reconfigureCluster(settings.service.pacemaker);
     const late = needRestart(this.#started, settings);
     const sentence = `${settings.file ?? ''}: ${late.join(', ')} changed, which the service takes up when it is started again (guests keep their probes meanwhile)`;
     if (late.length > 0) log.warn(sentence);

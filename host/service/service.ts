@@ -11,7 +11,8 @@ import type { AskedProbe, LifecycleEvent, Machine, Provider } from '../provider/
 import type { RelayFactory } from '../relay/relay.ts';
 import { AuditLog } from './audit.ts';
 import { Bus } from './bus.ts';
-import type { ServiceConfig } from './config.ts';
+import { Cluster } from './cluster.ts';
+import type { PacemakerConfig, ServiceConfig } from './config.ts';
 import type { ProbeRule } from './config-file.ts';
 import type { GuestServices } from './guest-services.ts';
 import { ProbeImages } from './images.ts';
@@ -44,6 +45,7 @@ export class Service {
   readonly bus: Bus;
   readonly recent = new RecentEvents();
   readonly metrics: Metrics;
+  readonly #cluster: Cluster | undefined;
   readonly images: ProbeImages;
   readonly #providers: readonly Provider[];
   readonly #lock: InstanceLock;
@@ -63,6 +65,9 @@ export class Service {
     this.bus = new Bus(log);
     this.bus.add(this.recent);
     this.metrics = new Metrics(this);
+    const { pacemaker, stateDirectory } = config;
+    this.#cluster = pacemaker && new Cluster(this, pacemaker, stateDirectory);
+    if (this.#cluster !== undefined) this.metrics.add(this.#cluster.sink);
     this.#providers = providers;
     this.images = new ProbeImages(config);
     const wanted = WantedState.load(join(config.stateDirectory, 'wanted.json'));
@@ -83,6 +88,7 @@ export class Service {
   }
 
   async start(): Promise<void> {
+    this.#cluster?.sink.start();
     const events = {
       machineFound: (machine: Machine) => this.#machineFound(machine),
       lifecycle: (machine: Machine, event: LifecycleEvent) => {
@@ -105,6 +111,11 @@ export class Service {
     for (const guest of this.guests()) void guest.reconfigured();
   }
 
+  /** The rules for the cluster from now on, where the service began with some. */
+  reconfigureCluster(pacemaker: PacemakerConfig | undefined): void {
+    if (pacemaker !== undefined) this.#cluster?.sink.configure(pacemaker.settings);
+  }
+
   /** Why something is not as it should be, beside what providers say; undefined: it is now. */
   setProblem(where: string, problem: string | undefined): void {
     if (problem === undefined) this.#problems.delete(where);
@@ -119,6 +130,7 @@ export class Service {
     release = false,
     limitMs = release ? releaseLimitMs : stopLimitMs,
   }: StopOptions = {}): Promise<readonly string[]> {
+    this.#cluster?.close();
     const stuck = new Set<string>();
     const leave = async (guest: ManagedGuest): Promise<void> => {
       stuck.add(guest.machine.name);
@@ -148,8 +160,10 @@ export class Service {
 
   /** Why guests may be missing: places where a provider cannot look, and why. */
   problems(): ReadonlyMap<string, string> {
+    const { problem } = this.#cluster ?? {};
     return new Map([
       ...this.#problems,
+      ...(problem === undefined ? [] : ([['pacemaker', problem]] as const)),
       ...this.#providers.flatMap((provider) => [...(provider.problems?.() ?? [])]),
     ]);
   }

@@ -83,7 +83,18 @@ function settingsOf(
   file: ConfigFile,
   builtCatalogue: readonly string[],
 ): Settings {
-  const { directories, api, region, relay, metrics, black_box: blackBox, log, probes, providers } = file;
+  const {
+    directories,
+    api,
+    region,
+    relay,
+    metrics,
+    black_box: blackBox,
+    log,
+    probes,
+    providers,
+    pacemaker,
+  } = file;
   const runDirectory = given.runDirectory ?? directories.run ?? defaultRunDirectory();
   const monitors = Object.entries(
     Object.keys(given.monitors).length > 0 ? given.monitors : (providers.qemu?.monitors ?? {}),
@@ -125,6 +136,7 @@ function settingsOf(
       heartbeatMs: defaultHeartbeatMs,
       api,
       probes,
+      pacemaker,
     },
   };
 }
@@ -158,6 +170,8 @@ export function needRestart(before: Settings, after: Settings): readonly string[
       relay: relayBackend,
       black_box: blackBoxKeptMs ?? settings.libvirt?.blackBoxKeptMs,
       metrics: settings.metrics,
+      // What stands in it is taken up at once.
+      pacemaker: settings.service.pacemaker !== undefined,
     };
   };
   const [old, fresh] = [parts(before), parts(after)];

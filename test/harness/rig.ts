@@ -21,7 +21,7 @@ import type { RelayBackend } from '../../host/guest/relay-backend.ts';
 import { silentLog } from '../../host/log.ts';
 import { QemuProvider } from '../../host/provider/qemu/provider.ts';
 import { RelayHub } from '../../host/relay/hub.ts';
-import { apiSocketPath, defaultRegionBytes } from '../../host/service/config.ts';
+import { apiSocketPath, defaultRegionBytes, type PacemakerConfig } from '../../host/service/config.ts';
 import type { ManagedGuest } from '../../host/service/managed-guest.ts';
 import { Service } from '../../host/service/service.ts';
 
@@ -48,6 +48,8 @@ export interface RigOptions extends MachineOptions {
   readonly keepRow?: (batch: EventBatch, row: number) => boolean;
   /** Unix socket of the process that does the guest's vsock. */
   readonly hybridVsockPath?: string;
+  /** The cluster that is to hear of what happens; a service in this process only. */
+  readonly pacemaker?: PacemakerConfig;
   /** Further guests of the same service, booted already; the rig closes them. */
   readonly neighbours?: readonly Machine[];
 }
@@ -215,6 +217,7 @@ export class Rig implements AsyncDisposable {
         regionBytes: this.#options.regionBytes ?? defaultRegionBytes,
         relayBackend: this.#options.relayBackend,
         heartbeatMs: this.#options.heartbeatMs ?? 1_000,
+        pacemaker: this.#options.pacemaker,
       },
     });
     service.bus.add({ name: 'test', deliver: (batch) => this.#keep(batch) });

@@ -91,6 +91,7 @@ test('a heartbeat without an answer does not hide that nobody answers; with one,
   try {
     await rig.until(() => rig.view.state === 'lost', 'the silence');
     expect(rig.view.reason).toMatch(/does not answer heartbeats/);
+    expect(rig.view.health).toBe('silent');
   } finally {
     process.kill(machine.pid, 'SIGCONT');
   }

@@ -85,10 +85,57 @@ describe('a configuration', () => {
     });
   });
 
+  test('rules for the cluster', () => {
+    const { pacemaker } = parse(
+      'pacemaker:',
+      '  node: any',
+      '  vms: { web1: vm-web1 }',
+      '  cooldown: 1 min',
+      '  rules:',
+      '    - guest: web*',
+      '      process: httpd',
+      '    - guest: db1',
+      '      events: [silence, mce.seen]',
+      '      resource: db',
+      '      action: attribute',
+      '      second_sign: yes',
+      '      fields: { bank: 3 }',
+    );
+    expect(pacemaker?.settings).toEqual({
+      node: 'any',
+      vms: { web1: 'vm-web1' },
+      cooldownMs: 60_000,
+      callsPerMinute: 10,
+      keepMs: 900_000,
+      dumpMs: 300_000,
+      rules: [
+        {
+          guest: 'web*',
+          events: ['crash', 'oom'],
+          process: 'httpd',
+          fields: {},
+          action: 'fail',
+          secondSign: false,
+          where: 'v.yaml:6',
+        },
+        {
+          guest: 'db1',
+          events: ['silence', 'mce.seen'],
+          resource: 'db',
+          fields: { bank: '3' },
+          action: 'attribute',
+          secondSign: true,
+          where: 'v.yaml:8',
+        },
+      ],
+    });
+    expect(parse('pacemaker: {}').pacemaker?.settings.rules).toEqual([]);
+  });
+
   test.each([
     [
       ['provider: {}'],
-      'v.yaml:1:1: provider: unknown key: did you mean providers? Here may stand providers, directories, api, region, relay, metrics, black_box, log, probes',
+      'v.yaml:1:1: provider: unknown key: did you mean providers? Here may stand providers, directories, api, region, relay, metrics, black_box, log, probes, pacemaker',
     ],
     [
       ['log:', '  levle: info'],
@@ -100,7 +147,7 @@ describe('a configuration', () => {
     ],
     [
       ['xyz: 1'],
-      'v.yaml:1:1: xyz: unknown key: Here may stand providers, directories, api, region, relay, metrics, black_box, log, probes',
+      'v.yaml:1:1: xyz: unknown key: Here may stand providers, directories, api, region, relay, metrics, black_box, log, probes, pacemaker',
     ],
     [
       ['probes:', '  - guest: a', '    atach: { }'],
@@ -128,6 +175,23 @@ describe('a configuration', () => {
     ],
     [['providers: [qemu]'], 'v.yaml:1:1: providers: write a mapping: lines of "key: value" here'],
     [['log: { level: [info] }'], 'v.yaml:1:8: log.level: write one value here'],
+    [
+      ['pacemaker:', '  rules:', '    - guest: a', '      proces: b'],
+      /\nv.yaml:4:7: pacemaker.rules.0.proces: unknown key: did you mean process\? Here may stand guest, events, process, cgroup, fields, resource, action, second_sign$/,
+    ],
+    [
+      ['pacemaker:', '  rules:', '    - guest: a'],
+      'v.yaml:3:7: pacemaker.rules.0: name a process, or events: a list of crash, oom, panic, silence or PROBE.EVENT',
+    ],
+    [
+      ['pacemaker: { rules: [{ guest: a, events: [hang] }] }'],
+      'v.yaml:1:43: pacemaker.rules.0.events.0: "hang" is not allowed: write one of crash, oom, panic, silence, or PROBE.EVENT',
+    ],
+    [
+      ['pacemaker: { rules: [{ guest: a, process: b, action: kill }] }'],
+      /write one of fail, attribute, record/,
+    ],
+    [['pacemaker: { vms: { a: "-r x" } }'], /write a name as the cluster has it/],
     [['just a sentence'], 'v.yaml:1:1: write a mapping: lines of "key: value" here'],
     [
       ['probes:', '- guest: a', '  attach: { ../evil.ko: }'],

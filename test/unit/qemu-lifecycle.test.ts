@@ -59,6 +59,13 @@ describe('what QEMU tells', () => {
       'running',
     ],
     [
+      'a crash dump, then a reboot',
+      'running',
+      ['GUEST_CRASHLOADED', 'RESET:guest-reset'],
+      ['dumping', 'rebooted'],
+      'running',
+    ],
+    [
       'a panic that ends QEMU',
       'running',
       ['GUEST_PANICKED', 'SHUTDOWN:guest-panic', 'GONE'],

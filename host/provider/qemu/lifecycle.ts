@@ -54,6 +54,8 @@ export class Lifecycle {
         return this.#resumed();
       case 'GUEST_PANICKED':
         return this.#panic();
+      case 'GUEST_CRASHLOADED':
+        return { kind: 'dumping' };
       default:
         return undefined;
     }

@@ -1,0 +1,360 @@
+// SPDX-License-Identifier: Apache-2.0
+
+/**
+ * Brings what happened to the cluster: resolves the node just before, calls once, looks whether the cluster acted, and tries again
+ * later where it could not be reached. One call at a time for each guest; nothing here ever waits on behalf of another guest.
+ */
+
+import { messageOf, VesperError } from '../../error.ts';
+import type { Logger } from '../../log.ts';
+import type { ClusterStatus, HistoryMark } from './cluster-status.ts';
+import type { ClusterCommands } from './commands.ts';
+import { attributeName, explanation, type Incident, printable } from './incident.ts';
+import { Lanes } from './lanes.ts';
+import type { Ledger } from './ledger.ts';
+import { RateLimit } from './rate-limit.ts';
+import { type Refusal, targetOf } from './target.ts';
+
+export interface ActuatorSettings {
+  /** Between two calls about the same resource. */
+  readonly cooldownMs: number;
+  /** Calls in any minute, about all resources. */
+  readonly callsPerMinute: number;
+  /** How long the cluster is owed something. */
+  readonly keepMs: number;
+  /** How long a crash dump may hold an action. */
+  readonly dumpMs: number;
+  /** Of this host; undefined: what the cluster calls the node we run on; `any`: guests may run on any. */
+  readonly node: string | undefined;
+  /** Resources that are guests, by the name of the guest, where their configuration does not say it. */
+  readonly vms: Readonly<Record<string, string>>;
+}
+
+/** What the service knows of a guest, at the moment it is asked. */
+export interface GuestCondition {
+  /** Of the boot that is running; undefined: not known now. */
+  readonly bootId: string | undefined;
+  /** Rebooted, or gone, since the incident's boot. */
+  readonly over: string | undefined;
+  readonly paused: boolean;
+  readonly dumping: boolean;
+}
+
+export type Outcome =
+  | Refusal
+  /** The cluster acted. */
+  | 'done'
+  /** It said that it would, and did not. */
+  | 'unconfirmed'
+  /** A command was refused. */
+  | 'failed'
+  /** It was not reached for too long. */
+  | 'given_up'
+  | 'guest_rebooted'
+  | 'guest_paused'
+  /** The resource was started anew since. */
+  | 'recovered';
+
+type Step =
+  | { readonly kind: 'over'; readonly outcome: Outcome; readonly sentence: string }
+  | { readonly kind: 'later'; readonly afterMs: number; readonly sentence: string };
+
+const confirmLimitMs = 20_000;
+const recoveryLimitMs = 60_000;
+const mostCalls = 3;
+const firstPollMs = 100;
+const mostPollMs = 2_000;
+const longestRetryMs = 30_000;
+const lookAgainMs = 30_000;
+
+export class Actuator {
+  readonly #commands: ClusterCommands;
+  readonly #ledger: Ledger;
+  readonly #log: Logger;
+  readonly #conditionOf: (incident: Incident) => GuestCondition;
+  readonly #over: (incident: Incident, outcome: Outcome) => void;
+  readonly #lanes = new Lanes<Incident>((incident) => this.#take(incident));
+  readonly #attempts = new WeakMap<Incident, number>();
+  readonly #closing = new AbortController();
+  #settings: ActuatorSettings;
+  #rate: RateLimit;
+  #ownNode: string | undefined;
+  #looking: NodeJS.Timeout | undefined;
+  /** Why the cluster cannot be reached, for people; undefined: it can, as far as is known. */
+  problem: string | undefined;
+  calls = 0;
+
+  constructor(parts: {
+    readonly commands: ClusterCommands;
+    readonly ledger: Ledger;
+    readonly log: Logger;
+    readonly settings: ActuatorSettings;
+    readonly conditionOf: (incident: Incident) => GuestCondition;
+    readonly over: (incident: Incident, outcome: Outcome) => void;
+  }) {
+    this.#commands = parts.commands;
+    this.#ledger = parts.ledger;
+    this.#log = parts.log;
+    this.#settings = parts.settings;
+    this.#conditionOf = parts.conditionOf;
+    this.#over = parts.over;
+    this.#rate = new RateLimit(parts.settings.callsPerMinute);
+  }
+
+  configure(settings: ActuatorSettings): void {
+    if (settings.callsPerMinute !== this.#settings.callsPerMinute)
+      this.#rate = new RateLimit(settings.callsPerMinute);
+    this.#settings = settings;
+  }
+
+  /** Finds out whether the cluster can be reached, before something happens. */
+  start(): void {
+    void this.#look();
+  }
+
+  /** Of an incident that is in the ledger. */
+  add(incident: Incident): void {
+    this.#lanes.add(incident.uuid, incident, 0);
+  }
+
+  /** A guest's condition changed: what waits for it looks again. */
+  nudge(uuid: string): void {
+    this.#lanes.hurry(uuid);
+  }
+
+  close(): void {
+    this.#closing.abort();
+    clearTimeout(this.#looking);
+    this.#lanes.close();
+  }
+
+  /** One step with an incident; in how many milliseconds there is another, undefined: it is over. */
+  async #take(incident: Incident): Promise<number | undefined> {
+    const step = await this.#step(incident).catch((thrown: unknown) => this.#failed(incident, thrown));
+    if (this.#closing.signal.aborted) return undefined;
+    const about = { guest: incident.guest, resource: incident.called?.resource ?? incident.resource };
+    if (step.kind === 'later') {
+      this.#log.debug(about, `${incident.guest}: ${incident.event}: ${step.sentence}`);
+      return step.afterMs;
+    }
+    const sentence = `${incident.guest}: ${incident.event}: ${incident.evidence}: ${step.sentence}`;
+    const facts = { ...about, outcome: step.outcome, events: incident.count, rule: incident.where };
+    if (loud.has(step.outcome)) this.#log.error(facts, sentence);
+    else this.#log.info(facts, sentence);
+    this.#ledger.settle(incident);
+    this.#over(incident, step.outcome);
+    return undefined;
+  }
+
+  async #step(incident: Incident): Promise<Step> {
+    const unfit = this.#unfit(incident);
+    if (unfit !== undefined) return unfit;
+    const [status, machines, ownNode] = await Promise.all([
+      this.#commands.status(),
+      this.#commands.machines(),
+      this.#settings.node ?? this.#nameOfOwnNode(),
+    ]);
+    this.problem = undefined;
+    if (!status.coordinator) throw new VesperError('UNREACHABLE', 'the cluster has no coordinator now');
+    const { called } = incident;
+    if (called !== undefined) {
+      const history = status.history(called.resource, called.node);
+      if (differs(history, called.mark)) return this.#acted(incident);
+      // Of a service before us; the call may be under way still.
+      if (Date.now() - called.atMs < confirmLimitMs)
+        return later(mostPollMs, 'the call is not confirmed yet');
+    }
+    const target = await targetOf(
+      { name: incident.guest, uuid: incident.uuid },
+      incident.resource,
+      status,
+      machines,
+      { ownNode: ownNode === 'any' ? undefined : ownNode, vms: this.#settings.vms },
+    );
+    if (target.kind === 'busy') return this.#again(incident, target.sentence);
+    if (target.kind === 'refused') {
+      const { refusal, sentence } = target;
+      return over(refusal, sentence);
+    }
+    const { resource, node } = target;
+    const history = status.history(resource, node);
+    if (secondOf(history.startedMs ?? 0) > secondOf(incident.lastMs))
+      return over('recovered', `${resource} was started on ${node} since`);
+    const cooldownMs = (this.#ledger.actedAt(resource) ?? 0) + this.#settings.cooldownMs - Date.now();
+    if (incident.action === 'fail' && cooldownMs > 0)
+      return later(cooldownMs, `${resource} was failed a short while ago`);
+    // It took a while to find out: the guest may have been paused or have rebooted since.
+    const unfitNow = this.#unfit(incident);
+    if (unfitNow !== undefined) return unfitNow;
+    // What a service that stops has not begun is for the next one.
+    if (this.#closing.signal.aborted) return later(0, 'the service stops');
+    const waitMs = this.#rate.take(Date.now());
+    if (waitMs > 0) return later(waitMs, 'the limit of calls is reached');
+    return incident.action === 'attribute'
+      ? this.#mark(incident, resource, node)
+      : this.#fail(incident, resource, node, history);
+  }
+
+  /** Why an incident is over, or held, whatever the cluster says; a call that was begun is seen to its end. */
+  #unfit(incident: Incident): Step | undefined {
+    const { over: reason, bootId, paused, dumping } = this.#conditionOf(incident);
+    if (incident.called !== undefined) return undefined;
+    if (reason !== undefined) return over('guest_rebooted', reason);
+    if (bootId !== undefined && incident.bootId !== '' && bootId !== incident.bootId)
+      return over('guest_rebooted', 'the guest has booted anew since');
+    // A machine whose kernel panicked is often stopped by its hypervisor.
+    if (paused && incident.event !== 'panic') return over('guest_paused', 'the machine is paused');
+    const heldMs = Date.now() - incident.firstMs;
+    if (dumping && heldMs < this.#settings.dumpMs)
+      return later(this.#settings.dumpMs - heldMs, 'the guest writes a crash dump');
+    return undefined;
+  }
+
+  async #fail(incident: Incident, resource: string, node: string, mark: HistoryMark): Promise<Step> {
+    if (incident.calls >= mostCalls)
+      return over('unconfirmed', `${resource} was failed on ${node} ${mostCalls} times, to no effect`);
+    const { lastCall, failCount, lastFailure } = mark;
+    incident.called = { resource, node, mark: { lastCall, failCount, lastFailure }, atMs: Date.now() };
+    incident.calls += 1;
+    this.#ledger.save();
+    this.calls += 1;
+    this.#log.warn(
+      { guest: incident.guest, resource, node, rule: incident.where },
+      `${incident.guest}: ${incident.event}: ${incident.evidence}: failing ${resource} on ${node}`,
+    );
+    try {
+      await this.#commands.fail(resource, node);
+    } catch (thrown) {
+      // Refused, so it was not done; whether one that took too long was done will show.
+      if (!(thrown instanceof VesperError) || thrown.code !== 'TIMEOUT') incident.called = undefined;
+      this.#ledger.save();
+      throw thrown;
+    }
+    this.#ledger.acted(resource, incident.called.atMs);
+    return this.#confirmed(incident);
+  }
+
+  /** Waits until the cluster shows that it acted. */
+  async #confirmed(incident: Incident): Promise<Step> {
+    const { called } = incident;
+    if (called === undefined) return later(0, 'there was no call');
+    const seen = await this.#poll(confirmLimitMs, (status) =>
+      differs(status.history(called.resource, called.node), called.mark),
+    );
+    if (seen) return this.#acted(incident);
+    return this.#again(incident, `${called.resource} on ${called.node}: the cluster did not act`);
+  }
+
+  /** Events that come until the resource is there again are of this incident. */
+  async #acted(incident: Incident): Promise<Step> {
+    const { called } = incident;
+    if (called === undefined) return later(0, 'there was no call');
+    const { resource, node, atMs } = called;
+    await this.#explain(incident, node, resource, `failed on ${node}`);
+    const again = await this.#poll(recoveryLimitMs, (status) => {
+      const instances = status.resources.filter(({ id }) => id === resource);
+      return instances.some(
+        ({ nodes, pending, role }) =>
+          pending === undefined &&
+          role !== 'Stopped' &&
+          nodes.some((name) => secondOf(status.history(resource, name).startedMs ?? 0) >= secondOf(atMs)),
+      );
+    });
+    if (incident.count > 1) await this.#explain(incident, node, resource, `failed on ${node}`);
+    const since = again ? 'and it was started anew' : 'and it is not started yet';
+    return over('done', `${resource} was failed on ${node}, ${since}`);
+  }
+
+  async #mark(incident: Incident, resource: string, node: string): Promise<Step> {
+    const name = `${attributeName(resource)}-failed`;
+    this.calls += 1;
+    await this.#commands.setAttribute(node, name, '1');
+    const seen = await this.#poll(confirmLimitMs, (status) => status.attribute(node, name) === '1');
+    if (!seen) return this.#again(incident, `${name} did not appear on ${node}`);
+    await this.#explain(incident, node, resource, `${name} was set on ${node}`);
+    return over('done', `${name} was set on ${node}`);
+  }
+
+  /** Says in the cluster why; who looks at it there need not know of us. */
+  async #explain(incident: Incident, node: string, resource: string, outcome: string): Promise<void> {
+    try {
+      const name = printable(attributeName(resource));
+      await this.#commands.setAttribute(node, name, explanation(incident, outcome));
+    } catch (thrown) {
+      this.#log.warn(
+        { guest: incident.guest, resource, node },
+        `what happened could not be written into the cluster: ${messageOf(thrown)}`,
+      );
+    }
+  }
+
+  /** Looks at the cluster again and again; false: it did not come to it. A look that fails is one that did not see it. */
+  async #poll(limitMs: number, seen: (status: ClusterStatus) => boolean): Promise<boolean> {
+    const deadline = Date.now() + limitMs;
+    for (let pauseMs = firstPollMs; !this.#closing.signal.aborted; pauseMs *= 1.5) {
+      const status = await this.#commands.status().catch((thrown: unknown) => {
+        this.#log.debug(`the cluster cannot be looked at: ${messageOf(thrown)}`);
+        return undefined;
+      });
+      if (status !== undefined && seen(status)) return true;
+      if (Date.now() > deadline) return false;
+      const { promise, resolve } = Promise.withResolvers<void>();
+      setTimeout(resolve, Math.min(pauseMs, mostPollMs)).unref();
+      await promise;
+    }
+    return false;
+  }
+
+  /** While something is wrong and nothing happens that would show when it no longer is. */
+  async #look(): Promise<void> {
+    try {
+      await Promise.all([this.#commands.status(), this.#settings.node ?? this.#nameOfOwnNode()]);
+      this.problem = undefined;
+    } catch (thrown) {
+      this.#troubled(messageOf(thrown));
+    }
+  }
+
+  #troubled(sentence: string): void {
+    if (this.problem === undefined) this.#log.warn(`the cluster cannot be told anything: ${sentence}`);
+    this.problem = sentence;
+    clearTimeout(this.#looking);
+    if (this.#closing.signal.aborted) return;
+    this.#looking = setTimeout(() => void this.#look(), lookAgainMs);
+    this.#looking.unref();
+  }
+
+  async #nameOfOwnNode(): Promise<string> {
+    this.#ownNode ??= await this.#commands.ownNode();
+    return this.#ownNode;
+  }
+
+  #failed(incident: Incident, thrown: unknown): Step {
+    const sentence = messageOf(thrown);
+    const code = thrown instanceof VesperError ? thrown.code : 'HOST';
+    this.#troubled(sentence);
+    if (code === 'UNREACHABLE' || code === 'TIMEOUT') return this.#again(incident, sentence);
+    return over('failed', sentence);
+  }
+
+  /** Again after a while that doubles, unless it has been tried for too long. */
+  #again(incident: Incident, sentence: string): Step {
+    if (Date.now() - incident.firstMs > this.#settings.keepMs)
+      return over('given_up', `${sentence}; given up after ${this.#settings.keepMs / 1e3} s`);
+    const attempts = this.#attempts.get(incident) ?? 0;
+    this.#attempts.set(incident, attempts + 1);
+    if (attempts === 0) this.#log.warn({ guest: incident.guest }, `${incident.guest}: ${sentence}`);
+    const pauseMs = Math.min(500 * 2 ** attempts, longestRetryMs);
+    return later(pauseMs * (0.8 + Math.random() * 0.4), sentence);
+  }
+}
+
+const loud: ReadonlySet<Outcome> = new Set<Outcome>(['unconfirmed', 'failed', 'given_up']);
+
+const over = (outcome: Outcome, sentence: string): Step => ({ kind: 'over', outcome, sentence });
+const later = (afterMs: number, sentence: string): Step => ({ kind: 'later', afterMs, sentence });
+
+const secondOf = (ms: number): number => Math.floor(ms / 1e3);
+
+const differs = (a: HistoryMark, b: HistoryMark): boolean =>
+  a.lastCall !== b.lastCall || a.failCount !== b.failCount || a.lastFailure !== b.lastFailure;

@@ -1,0 +1,82 @@
+// SPDX-License-Identifier: Apache-2.0
+
+/**
+ * Stands in for a cluster's commands: programs that say what a real cluster said (test/fixtures/pacemaker-2.1.5-recorded), whose `web`
+ * runs on node1 and is started anew when it is failed. For what a real one does not do when a test wants it.
+ */
+
+import { chmodSync, existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import type { CommandOptions } from '../../host/sink/pacemaker/commands.ts';
+
+const recorded = join(import.meta.dirname, '../fixtures/pacemaker-2.1.5-recorded');
+export const recordedXml = (name: string): string => readFileSync(join(recorded, `${name}.xml`), 'utf8');
+
+export class StandInCluster implements Disposable {
+  readonly directory = mkdtempSync(join(tmpdir(), 'vesper-test-'));
+
+  constructor() {
+    this.say('running');
+    const programs = {
+      crm_mon: 'cat "$here/status"',
+      cibadmin: `cat ${recorded}/cib.xml`,
+      crm_node: 'echo node1',
+      crm_resource: `date +%s%3N >>"$here/times"; echo "$*" >>"$here/calls"; [ -e "$here/idle" ] && exit; sed "s/Sat Nov 21 16:40:23 2026/$(LC_ALL=C date '+%a %b %e %T %Y')/" ${recorded}/failed.xml >"$here/status.new" && mv "$here/status.new" "$here/status"`,
+      attrd_updater: 'echo "$*" >>"$here/attributes"',
+    };
+    for (const [name, action] of Object.entries(programs)) {
+      const file = join(this.directory, name);
+      const trouble = '[ ! -e "$here/trouble" ] || . "$here/trouble"';
+      writeFileSync(file, `#!/bin/sh\nhere=${this.directory}\n${trouble}\n${action}\n`);
+      chmodSync(file, 0o755);
+    }
+  }
+
+  /** What crm_mon says from now on. */
+  say(name: string): void {
+    writeFileSync(join(this.directory, 'status'), recordedXml(name));
+  }
+
+  /** What every command does first from now on, in the language of the shell; empty: nothing. */
+  set trouble(script: string) {
+    const file = join(this.directory, 'trouble');
+    if (script === '') rmSync(file, { force: true });
+    else writeFileSync(file, script);
+  }
+
+  /** It says yes, and does nothing. */
+  set idle(idle: boolean) {
+    if (idle) writeFileSync(join(this.directory, 'idle'), '');
+    else rmSync(join(this.directory, 'idle'), { force: true });
+  }
+
+  /** Arguments of the calls of crm_resource. */
+  get calls(): readonly string[] {
+    return this.#lines('calls');
+  }
+
+  /** When they were made, in milliseconds since 1970. */
+  get callTimes(): readonly number[] {
+    return this.#lines('times').map(Number);
+  }
+
+  /** Arguments of the calls of attrd_updater. */
+  get attributes(): readonly string[] {
+    return this.#lines('attributes');
+  }
+
+  get commands(): CommandOptions {
+    const path = `PATH=${this.directory}:${process.env['PATH']}`;
+    return { timeLimitMs: 2_000, prefix: ['env', path] };
+  }
+
+  [Symbol.dispose](): void {
+    rmSync(this.directory, { recursive: true, force: true });
+  }
+
+  #lines(name: string): readonly string[] {
+    const file = join(this.directory, name);
+    return existsSync(file) ? readFileSync(file, 'utf8').trimEnd().split('\n') : [];
+  }
+}

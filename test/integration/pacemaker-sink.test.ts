@@ -1,0 +1,249 @@
+// SPDX-License-Identifier: Apache-2.0
+
+/**
+ * What happens in a real guest, told to a real cluster of two nodes by the user hacluster. The machine and what runs in it are Dummy
+ * resources, which the cluster starts anew as it would others. The tests follow one another.
+ */
+
+import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'vitest';
+import type { PacemakerConfig } from '../../host/service/config.ts';
+import type { Rule } from '../../host/sink/pacemaker/rules.ts';
+import { Cluster } from '../harness/cluster.ts';
+import type { ClusterNode } from '../harness/cluster-node.ts';
+import { clusterObstacle } from '../harness/cluster-obstacle.ts';
+import { MetricsPage } from '../harness/metrics-page.ts';
+import { leftovers, Rig } from '../harness/rig.ts';
+
+const obstacle = clusterObstacle();
+/** For a busy machine. */
+const patience = { timeout: 90_000, interval: 100 };
+const cooldownMs = 1_000;
+
+const dummy = (id: string): string => `<primitive id="${id}" class="ocf" provider="pacemaker" type="Dummy">
+<operations><op id="${id}-monitor" name="monitor" interval="60s" timeout="60s"/></operations></primitive>`;
+const place = (id: string): string => `<rsc_location id="place-${id}" rsc="${id}" node="node1" score="100"/>`;
+const rule = (more: Partial<Rule>): Rule => ({
+  guest: '*',
+  events: ['crash', 'oom'],
+  fields: {},
+  resource: 'web',
+  action: 'fail',
+  secondSign: false,
+  where: 'test',
+  ...more,
+});
+
+function configuration(node: ClusterNode): PacemakerConfig {
+  return {
+    commands: {
+      timeLimitMs: 4_000,
+      prefix: [...node.prefix, 'setpriv', '--reuid=hacluster', '--regid=haclient', '--init-groups'],
+    },
+    settings: {
+      node: undefined,
+      vms: {},
+      cooldownMs,
+      callsPerMinute: 60,
+      keepMs: 120_000,
+      dumpMs: 60_000,
+      rules: [
+        rule({ process: 'httpd' }),
+        rule({ events: ['signal.delivered'], fields: { signal: 'SIGUSR2' } }),
+        rule({ process: 'marked', action: 'attribute' }),
+        rule({ events: ['panic'], resource: 'vm' }),
+        rule({ events: ['silence'], resource: 'vm', secondSign: true }),
+      ],
+    },
+  };
+}
+
+describe.skipIf(obstacle !== undefined)(
+  `Pacemaker${obstacle === undefined ? '' : ` (skipped: ${obstacle})`}`,
+  () => {
+    let cluster: Cluster;
+    let node: ClusterNode;
+    let rig: Rig;
+    let config: PacemakerConfig;
+    let before: { readonly page: MetricsPage; readonly web: number; readonly vm: number };
+
+    const page = async () => new MetricsPage(await rig.service.metrics.page());
+    const outcomes = (of: MetricsPage, action: string, outcome: string): number =>
+      of.all('vesper_pacemaker_incidents_total', { action, outcome })[0]?.value ?? 0;
+    const increase = async (action: string, outcome: string): Promise<number> =>
+      outcomes(await page(), action, outcome) - outcomes(before.page, action, outcome);
+    const calls = async (): Promise<number> =>
+      (await page()).value('vesper_pacemaker_calls_total') -
+      before.page.value('vesper_pacemaker_calls_total');
+    const owed = async (): Promise<number> => (await page()).value('vesper_pacemaker_owed');
+    /** Starts of a resource that Pacemaker made, in all. */
+    const starts = (id: string): number =>
+      [
+        ...node
+          .read('/var/log/pacemaker/pacemaker.log')
+          .matchAll(new RegExp(`Result of start operation for ${id} on`, 'g')),
+      ].length;
+    const shown = async () => node.check('crm_mon', '--one-shot', '--show-node-attributes');
+
+    beforeAll(async () => {
+      cluster = await Cluster.start({ resources: dummy('web') + dummy('vm') });
+      node = cluster.node(0);
+      const places = `<constraints>${place('web')}${place('vm')}</constraints>`;
+      await node.check('cibadmin', '--replace', '--scope', 'constraints', '--xml-text', places);
+      for (const id of ['web', 'vm']) await startedHere(id);
+      config = configuration(node);
+      rig = await Rig.start({
+        pacemaker: config,
+        keepRow: (batch, row) => batch.declaration(row)?.name === 'died',
+      });
+      await rig.attach(['signal', 'oom']);
+    });
+    afterAll(async () => {
+      await rig?.close();
+      await cluster?.close();
+      expect(leftovers()).toEqual([]);
+    });
+    beforeEach(async () => {
+      before = { page: await page(), web: starts('web'), vm: starts('vm') };
+    });
+
+    /** Resolves when the event is there. */
+    const crash = async () => {
+      const known = rig.events.length;
+      await rig.machine.run('actor --name httpd segv');
+      await rig.until(() => rig.events.slice(known).some(({ event }) => event === 'died'), 'the crash');
+    };
+    const startedHere = (id: string) =>
+      cluster.until(
+        ({ resources }) =>
+          resources.some((one) => one.id === id && one.role === 'Started' && one.nodes.join() === 'node1'),
+        `${id} on node1`,
+      );
+
+    test('a crash of a critical process: its resource is started anew, once, and the cluster shows why', async () => {
+      await rig.machine.run('actor --name httpd segv');
+      await expect.poll(() => increase('fail', 'done'), patience).toBe(1);
+      expect(await calls()).toBe(1);
+      expect([starts('web'), starts('vm')]).toEqual([before.web + 1, before.vm]);
+      expect(await shown()).toMatch(
+        /vesper-web\s*: \S+ \S+: crash: signal.died comm=httpd .*signal=SIGSEGV code=SEGV_MAPERR.*; failed on node1/,
+      );
+      expect(await owed()).toBe(0);
+    });
+
+    test('a process that is not critical, and one that is told to end: nothing', async () => {
+      await rig.machine.run('actor --name other segv; actor --name httpd timebomb 10 15');
+      await rig.event(({ event, fields }) => event === 'died' && fields['signal'] === 'SIGTERM');
+      expect(await owed()).toBe(0);
+      expect(await increase('fail', 'done')).toBe(0);
+    });
+
+    test('an OOM kill of something else is recorded, and nothing else', async () => {
+      await rig.machine.run('actor --name leaky eat');
+      await expect.poll(() => increase('record', 'done'), patience).toBe(1);
+      expect(await calls()).toBe(0);
+      expect([starts('web'), starts('vm')]).toEqual([before.web, before.vm]);
+    });
+
+    test('an attribute instead of a failure', async () => {
+      await rig.machine.run('actor --name marked abort');
+      await expect.poll(() => increase('attribute', 'done'), patience).toBe(1);
+      expect(await shown()).toMatch(/vesper-web-failed\s*: 1\s*\n/);
+      expect(starts('web')).toBe(before.web);
+    });
+
+    test('in maintenance nothing is failed, not even later', async () => {
+      await node.check('crm_attribute', '--name', 'maintenance-mode', '--update', 'true');
+      await crash();
+      await expect.poll(() => increase('fail', 'maintenance'), patience).toBe(1);
+      await node.check('crm_attribute', '--name', 'maintenance-mode', '--delete');
+      await startedHere('web');
+      expect([await calls(), await owed(), starts('web')]).toEqual([0, 0, before.web]);
+    });
+
+    test('a resource that runs on another node than the guest is left alone', async () => {
+      rig.service.reconfigureCluster({ ...config, settings: { ...config.settings, node: 'node2' } });
+      await crash();
+      await expect.poll(() => increase('fail', 'elsewhere'), patience).toBe(1);
+      rig.service.reconfigureCluster(config);
+      expect([await calls(), starts('web')]).toEqual([0, before.web]);
+    });
+
+    test('10,000 events while Pacemaker is frozen and the service is started anew: one call', async () => {
+      await node.check('pkill', '-STOP', 'pacemaker');
+      try {
+        await rig.machine.run('actor storm 10000');
+        const told = async () => (await page()).value('vesper_pacemaker_events_total');
+        const known = before.page.value('vesper_pacemaker_events_total');
+        const lost = () => rig.view.relay?.lost ?? 0;
+        await expect.poll(async () => (await told()) - known + lost(), patience).toBeGreaterThan(9_999);
+        // It is found out that nobody answers.
+        await expect
+          .poll(() => rig.service.problems().get('pacemaker'), patience)
+          .toMatch(/no answer within/);
+        expect(await owed()).toBe(1);
+        await rig.restartService();
+        expect(await owed()).toBe(1);
+      } finally {
+        await node.check('pkill', '-CONT', 'pacemaker');
+      }
+      await expect.poll(async () => outcomes(await page(), 'fail', 'done'), patience).toBe(1);
+      expect((await page()).value('vesper_pacemaker_calls_total')).toBe(1);
+      expect(starts('web')).toBe(before.web + 1);
+      expect(await shown()).toMatch(/vesper-web\s*: .*signal=SIGUSR2.*\(\d{4,5} events\); failed on node1/);
+      expect(rig.service.problems().get('pacemaker')).toBeUndefined();
+    });
+
+    test('what is owed of a boot that is over is not done', async () => {
+      await node.check('pkill', '-STOP', 'pacemaker');
+      const boot = rig.guest.session?.incarnation.bootId;
+      try {
+        await crash();
+        await expect.poll(owed, patience).toBe(1);
+        await rig.machine.post('reboot -f');
+        await rig.until(
+          () => ![undefined, boot].includes(rig.guest.session?.incarnation.bootId),
+          'the next boot',
+        );
+      } finally {
+        await node.check('pkill', '-CONT', 'pacemaker');
+      }
+      await expect.poll(() => increase('fail', 'guest_rebooted'), patience).toBe(1);
+      expect([await calls(), await owed(), starts('web')]).toEqual([0, 0, before.web]);
+      await rig.until(() => rig.view.probes.every(({ loaded }) => loaded), 'the probes');
+    });
+
+    test('Pacemaker down for a while: what it has started anew by itself is not failed again', async () => {
+      await node.signal('pacemakerd', 'SIGTERM');
+      await expect.poll(() => cluster.state(node), patience).toBeUndefined();
+      await crash();
+      await expect.poll(() => rig.service.problems().get('pacemaker'), patience).toMatch(/exit status 102/);
+      expect(await owed()).toBe(1);
+      await cluster.startPacemaker(node);
+      await expect.poll(owed, patience).toBe(0);
+      // It is started here, or still on the other node, or on its way.
+      const expected = ['recovered', 'elsewhere', 'not_active'];
+      const found = await Promise.all(expected.map((outcome) => increase('fail', outcome)));
+      expect(found.reduce((sum, count) => sum + count)).toBe(1);
+      expect(await calls()).toBe(0);
+      for (const id of ['web', 'vm']) await startedHere(id);
+    });
+
+    test('a guest that stands still: its machine is started anew when a second sign says so', async () => {
+      process.kill(rig.machine.pid, 'SIGSTOP');
+      try {
+        await expect.poll(() => increase('fail', 'done'), patience).toBe(1);
+      } finally {
+        process.kill(rig.machine.pid, 'SIGCONT');
+      }
+      expect([await calls(), starts('vm'), starts('web')]).toEqual([1, before.vm + 1, before.web]);
+      await rig.until(() => rig.view.state === 'active', 'the guest');
+    });
+
+    test('a panic: the machine is started anew', async () => {
+      await rig.machine.post('echo c > /proc/sysrq-trigger');
+      await expect.poll(() => increase('fail', 'done'), patience).toBe(1);
+      expect([await calls(), starts('vm'), starts('web')]).toEqual([1, before.vm + 1, before.web]);
+      expect(await shown()).toMatch(/vesper-vm\s*: .*panic: frontend.panic message=.*; failed on node1/);
+    });
+  },
+);
