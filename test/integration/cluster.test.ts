@@ -8,9 +8,10 @@ import { existsSync, readdirSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { createInterface } from 'node:readline';
-import { afterAll, describe, expect, onTestFinished, test } from 'vitest';
+import { afterAll, beforeAll, describe, expect, onTestFinished, test } from 'vitest';
 import { Cluster } from '../harness/cluster.ts';
 import { clusterObstacle } from '../harness/cluster-obstacle.ts';
+import { fetchClusterPackages, fetchLimitMs } from '../harness/cluster-packages.ts';
 import { LibvirtGuest } from '../harness/libvirt-guest.ts';
 import { repository } from '../harness/rig.ts';
 
@@ -25,6 +26,9 @@ describe.skipIf(obstacle !== undefined)(`a cluster${obstacle === undefined ? '' 
   let killed: number;
   let cluster: Cluster;
 
+  beforeAll(async () => {
+    await fetchClusterPackages();
+  }, fetchLimitMs);
   afterAll(async () => {
     await cluster?.close();
     expect(leftBy(process.pid)).toEqual([]);
