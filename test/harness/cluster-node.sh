@@ -17,15 +17,20 @@ lay() {
 lay /usr "$tree/usr:"
 lay /etc
 lay /var/lib
+lay /var/cache
 mount -t tmpfs -o mode=0755 node /run
 mount -t tmpfs -o mode=0755 node /var/log
 mount -t tmpfs -o mode=1777 node /dev/shm
 hostname "$name"
+echo "127.0.1.1 $name" >>/etc/hosts
 
-# Debian gives the packages' users any free system id; here it is one that no package may have.
-id=64189
-getent group haclient >/dev/null || echo "haclient:x:$id:" >>/etc/group
-getent passwd hacluster >/dev/null || echo "hacluster:x:$id:$id::/var/lib/pacemaker:/usr/sbin/nologin" >>/etc/passwd
+user() {
+	getent group "$2" >/dev/null || echo "$2:x:$3:" >>/etc/group
+	getent passwd "$1" >/dev/null || echo "$1:x:$3:$3::/nonexistent:/usr/sbin/nologin" >>/etc/passwd
+}
+# The first gets any free id from Debian; here it is one that no package may have.
+user hacluster haclient 64189
+user libvirt-qemu libvirt-qemu 64055
 owner=(-o hacluster -g haclient)
 install -d "${owner[@]}" -m 0750 /var/lib/pacemaker/{,cib,pengine,blackbox,cores} /var/log/pacemaker /run/crm
 install -d -m 0755 /var/lib/corosync /var/log/corosync /etc/corosync /etc/pacemaker /run/resource-agents
@@ -33,10 +38,24 @@ install -d -m 1777 /run/lock
 install -m 0644 "$config/corosync.conf" /etc/corosync/
 install "${owner[@]}" -m 0600 "$config/cib.xml" /var/lib/pacemaker/cib/
 
+# libvirt without what a machine of its own would have: a system bus, control groups, security modules.
+install -d -m 0755 /etc/libvirt
+cat >/etc/libvirt/qemu.conf <<END
+user = "root"
+group = "root"
+security_driver = "none"
+cgroup_controllers = []
+namespaces = []
+stdio_handler = "file"
+seccomp_sandbox = 0
+dynamic_ownership = 0
+END
+
 echo ready
 while read -r daemon; do
 	case $daemon in
 	corosync) corosync -f >>/var/log/corosync.log 2>&1 & ;;
 	pacemaker) PCMK_logfile=/var/log/pacemaker/pacemaker.log pacemakerd -f >>/var/log/pacemakerd.log 2>&1 & ;;
+	libvirt) libvirtd >>/var/log/libvirtd.log 2>&1 & ;;
 	esac
 done

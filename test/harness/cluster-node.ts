@@ -104,8 +104,8 @@ export class ClusterNode {
     return ['nsenter', `--target=${this.pid}`, ...namespaces, 'setpriv', '--pdeathsig', 'KILL'];
   }
 
-  /** Starts a daemon of the cluster. Pacemaker gives up where Corosync does not answer yet. */
-  launch(daemon: 'corosync' | 'pacemaker'): void {
+  /** Starts a daemon. Pacemaker gives up where Corosync does not answer yet. */
+  launch(daemon: 'corosync' | 'pacemaker' | 'libvirt'): void {
     this.#supervisor.stdin?.write(`${daemon}\n`);
   }
 

@@ -22,6 +22,9 @@ const packages = [
 /** Raised when the list changes, so that older caches are fetched again. */
 const layout = 1;
 
+/** How long a test may wait for them. */
+export const fetchLimitMs = 600_000;
+
 /** The tree of those packages, to be laid over a node's `/usr`; downloaded once, then taken from the cache. */
 export async function fetchClusterPackages(): Promise<string> {
   const parent = join(cacheDirectory(), 'cluster');

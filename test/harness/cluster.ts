@@ -71,6 +71,14 @@ export class Cluster implements AsyncDisposable {
     node.launch('pacemaker');
   }
 
+  /** Starts libvirt on a node, as the system's, and waits until it answers. */
+  async startLibvirt(node: ClusterNode): Promise<void> {
+    node.launch('libvirt');
+    const answers = async () =>
+      (await node.run('timeout', '30', 'virsh', '--connect=qemu:///system', 'list')).status === 0;
+    await this.#poll(answers, `libvirt on ${node.name}`, patienceMs);
+  }
+
   /** As a node that has Pacemaker running sees the cluster; undefined: Pacemaker does not answer there. */
   async state(node: ClusterNode = this.node(0)): Promise<ClusterState | undefined> {
     const { status, stdout } = await node.run(
@@ -154,7 +162,7 @@ export class Cluster implements AsyncDisposable {
 
   /** What the daemons said last. */
   #account(): string {
-    const logs = ['corosync.log', 'pacemakerd.log', 'pacemaker/pacemaker.log'];
+    const logs = ['corosync.log', 'pacemakerd.log', 'pacemaker/pacemaker.log', 'libvirtd.log'];
     const tail = (text: string) => text.split('\n').slice(-25).join('\n');
     return this.#nodes
       .flatMap((node) => logs.map((log) => `--- ${node.name} ${log}\n${tail(node.read(`/var/log/${log}`))}`))

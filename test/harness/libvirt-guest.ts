@@ -33,6 +33,9 @@ export interface LibvirtGuestOptions {
   readonly memory?: { readonly size: number; readonly unit: 'MiB' | 'KiB' };
 }
 
+/** Where a guest's files go, and whose they are. */
+export type GuestFiles = Pick<Libvirtd, 'directory' | 'uid' | 'file'>;
+
 /**
  * A stock guest as a libvirt domain: its XML, its serial lines, its shell. libvirt starts and ends it; the test keeps the
  * other end of its lines, which outlive a reboot, a restore and a migration.
@@ -59,7 +62,7 @@ export class LibvirtGuest {
   }
 
   /** Prepares it in the daemon's folder; nothing is started. */
-  static async create(daemon: Libvirtd, options: LibvirtGuestOptions = {}): Promise<LibvirtGuest> {
+  static async create(daemon: GuestFiles, options: LibvirtGuestOptions = {}): Promise<LibvirtGuest> {
     const name = options.name ?? 'guest';
     const kernel = await fetchKernel(options.kernel ?? '6.1');
     const image = await guestImage(kernel, {

@@ -4,12 +4,16 @@
 
 import { spawn, spawnSync } from 'node:child_process';
 import { once } from 'node:events';
-import { existsSync, readdirSync } from 'node:fs';
+import { existsSync, readdirSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
+import { join } from 'node:path';
 import { createInterface } from 'node:readline';
-import { afterAll, describe, expect, test } from 'vitest';
+import { afterAll, beforeAll, describe, expect, onTestFinished, test } from 'vitest';
 import { Cluster } from '../harness/cluster.ts';
 import { clusterObstacle } from '../harness/cluster-obstacle.ts';
+import { fetchClusterPackages, fetchLimitMs } from '../harness/cluster-packages.ts';
+import { LibvirtGuest } from '../harness/libvirt-guest.ts';
+import { repository } from '../harness/rig.ts';
 
 const leftBy = (pid: number) =>
   readdirSync(tmpdir()).filter((name) => name.startsWith(`vesper-cluster-${pid}-`));
@@ -22,6 +26,9 @@ describe.skipIf(obstacle !== undefined)(`a cluster${obstacle === undefined ? '' 
   let killed: number;
   let cluster: Cluster;
 
+  beforeAll(async () => {
+    await fetchClusterPackages();
+  }, fetchLimitMs);
   afterAll(async () => {
     await cluster?.close();
     expect(leftBy(process.pid)).toEqual([]);
@@ -75,6 +82,50 @@ describe.skipIf(obstacle !== undefined)(`a cluster${obstacle === undefined ? '' 
       encoding: 'utf8',
     });
     expect({ status, stdout }).toEqual({ status: 0, stdout: expect.stringMatching(/running on: node[12]/) });
+  });
+
+  test('runs a virtual machine, and starts it anew when its QEMU is killed', async () => {
+    for (const node of [cluster.node(0), cluster.node(1)]) {
+      await cluster.startLibvirt(node);
+      await node.check('ln', '-s', repository, '/usr/lib/vesper');
+    }
+    const { directory } = cluster;
+    const file = (name: string, content: string | Uint8Array) => {
+      writeFileSync(join(directory, name), content);
+      return join(directory, name);
+    };
+    const guest = await LibvirtGuest.create({ directory, uid: 0, file }, { name: 'web1' });
+    onTestFinished(() => guest.close());
+    const attributes = {
+      config: file('web1.xml', guest.xml),
+      hypervisor: 'qemu:///system',
+      monitor_scripts: '/usr/lib/vesper/host/pacemaker/guest-health',
+    };
+    const attribute = ([name, value]: readonly [string, string]) =>
+      `<nvpair id="vm-${name}" name="${name}" value="${value}"/>`;
+    const xml = `<primitive id="vm" class="ocf" provider="heartbeat" type="VirtualDomain">
+<instance_attributes id="vm-parameters">${Object.entries(attributes).map(attribute).join('')}</instance_attributes>
+<operations>
+<op id="vm-monitor" name="monitor" interval="1s" timeout="60s"/>
+<op id="vm-start" name="start" interval="0" timeout="120s"/>
+</operations></primitive>`;
+    await cluster.node(0).check('cibadmin', '--create', '--scope', 'resources', '--xml-text', xml);
+    const node = cluster.named(await cluster.started('vm'));
+    const { call } = await cluster.operation('vm', 'start');
+    await guest.waitReady();
+
+    const position = guest.console.position;
+    await node.signal('qemu-system-x86_64', 'SIGKILL');
+    expect(await cluster.operation('vm', 'start', call)).toMatchObject({ node: node.name });
+    await guest.waitReady(position);
+    await node.check('cibadmin', '--delete', '--scope', 'resources', '--xml-text', '<primitive id="vm"/>');
+    // Its history goes when it has stopped.
+    await cluster.until(
+      ({ resources, operations }) =>
+        !resources.some(({ id }) => id === 'vm') && !operations.some(({ resource }) => resource === 'vm'),
+      'the end of vm',
+    );
+    expect(await node.run('pgrep', '-x', 'qemu-system-x86')).toMatchObject({ status: 1 });
   });
 
   test('moves a resource from a node that loses its power', async () => {
