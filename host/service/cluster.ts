@@ -69,7 +69,13 @@ export class Cluster {
   }
 
   #follow(): void {
-    for (const guest of this.#service.guests()) {
+    const guests = new Set(this.#service.guests());
+    for (const [uuid, { guest, watching }] of this.#followed) {
+      if (guests.has(guest)) continue;
+      clearInterval(watching);
+      this.#followed.delete(uuid);
+    }
+    for (const guest of guests) {
       const { uuid } = guest.machine;
       const known = this.#followed.get(uuid);
       if (known?.guest === guest) continue;
