@@ -77,9 +77,7 @@ export class Cluster {
     }
     for (const guest of guests) {
       const { uuid } = guest.machine;
-      const known = this.#followed.get(uuid);
-      if (known?.guest === guest) continue;
-      clearInterval(known?.watching);
+      if (this.#followed.has(uuid)) continue;
       const followed: Followed = { guest, silent: false, panicked: false, watching: undefined };
       this.#followed.set(uuid, followed);
       guest.watch(() => this.#look(followed));
