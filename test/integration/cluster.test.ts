@@ -126,7 +126,7 @@ describe.skipIf(obstacle !== undefined)(`a cluster${obstacle === undefined ? '' 
       'the end of vm',
     );
     expect(await node.run('pgrep', '-x', 'qemu-system-x86')).toMatchObject({ status: 1 });
-  });
+  }, 360_000);
 
   test('moves a resource from a node that loses its power', async () => {
     const node = cluster.named(await cluster.started('dummy'));
