@@ -111,6 +111,8 @@ async function layOutSystem(stage: Stage): Promise<void> {
   stage.copy('/usr/lib/systemd/system/vesper.service', systemd('vesper.service'));
   stage.copy('/usr/lib/sysusers.d/vesper.conf', systemd('vesper.sysusers'));
   stage.copy('/etc/vesper/vesper.yaml', systemd('vesper.yaml'));
+  stage.copy(`${tree}/host/pacemaker/guest-health`, at('host/pacemaker/guest-health'), 0o755);
+  stage.copy('/usr/lib/ocf/resource.d/vesper/guest-probe', at('host/pacemaker/guest-probe'), 0o755);
   const completion = await runCommand(process.execPath, [at('dist/main.js'), 'completion', 'bash']);
   stage.write('/usr/share/bash-completion/completions/vesper', completion.stdout);
   stage.copyTree('/usr/share/doc/vesper', at('docs'), () => true);

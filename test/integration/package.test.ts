@@ -91,6 +91,12 @@ describe.skipIf(process.getuid?.() !== 0)('in a fresh Debian', () => {
     const seen = JSON.parse(asNobody.stdout) as typeof findings;
     expect(seen.find(({ what }) => what === 'probes')).toMatchObject({ state: 'ok', detail: 'oom, signal' });
     expect(seen.filter(({ what }) => what.endsWith('directory'))).toEqual([]);
+    // What Pacemaker runs; without a service nothing is known of a guest.
+    const agent = '/usr/lib/ocf/resource.d/vesper/guest-probe';
+    expect((await root.run(['stat', '-c', '%U %a', agent])).stdout).toBe('root 755\n');
+    expect((await root.run(['/usr/lib/vesper/host/pacemaker/guest-health', 'web1'])).stdout).toMatch(
+      /^unknown: /,
+    );
     expect((await root.run(['getent', 'group', 'vesper'])).stdout).toMatch(/^vesper:x:\d+:\n$/);
     expect((await root.run(['stat', '-c', '%U:%G %a', '/var/lib/vesper'])).stdout).toBe('root:root 750\n');
     expect(existsSync(root.at('/etc/systemd/system/multi-user.target.wants'))).toBe(true);
