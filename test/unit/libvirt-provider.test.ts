@@ -38,6 +38,7 @@ describe('a live domain', () => {
       channels: [],
       shmems: [],
       vsockCid: undefined,
+      vsockAlias: undefined,
       user: undefined,
       sharedRam: false,
     });
@@ -74,15 +75,16 @@ describe('a live domain', () => {
   });
 
   test('whom QEMU runs as, its vsock and its memory', () => {
-    const { user, vsockCid, sharedRam } = domain(
-      "<vsock model='virtio'><cid auto='yes' address='4'/></vsock>",
+    const { user, vsockCid, vsockAlias, sharedRam } = domain(
+      "<vsock model='virtio'><cid auto='yes' address='4'/><alias name='ua-vesper-vsock'/></vsock>",
       `<memoryBacking><source type='memfd'/><access mode='shared'/></memoryBacking>
        <seclabel type='dynamic' model='apparmor'><label>libvirt-1</label></seclabel>
        <seclabel type='dynamic' model='dac'><label>+64055:+109</label></seclabel>`,
     );
-    expect({ user, vsockCid, sharedRam }).toEqual({
+    expect({ user, vsockCid, vsockAlias, sharedRam }).toEqual({
       user: { uid: 64055, gid: 109 },
       vsockCid: 4,
+      vsockAlias: 'ua-vesper-vsock',
       sharedRam: true,
     });
   });

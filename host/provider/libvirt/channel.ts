@@ -1,19 +1,22 @@
 // SPDX-License-Identifier: Apache-2.0
 
-/** How the frontend of a domain is reached: by a port of a virtio-serial controller, plugged where there is none of our name, or by vsock. */
+/** How the frontend of a domain is reached: by a port of a virtio-serial controller, or else by vsock; plugged where there is none. */
 
-import { VesperError } from '../../error.ts';
+import { messageOf, VesperError } from '../../error.ts';
 import { portName } from '../../wire/message.ts';
 import type { Devices, DomainSite } from './devices.ts';
 import type { DomainDevices } from './domain-xml.ts';
 
-/** A service that was restarted recognises by it what its predecessor plugged. */
-const ourAlias = 'ua-vesper-channel';
+/** A service that was restarted recognises by them what its predecessor plugged. */
+const portAlias = 'ua-vesper-channel';
+const vsockAlias = 'ua-vesper-vsock';
 
 export type Route = { readonly socketPath: string } | { readonly cid: number };
 
 /** libvirt chooses the socket's path: one of ours would have to be there wherever the domain is restored or migrates to. */
-const channelXml = `<channel type='unix'><source mode='bind'/><target type='virtio' name='${portName}'/><alias name='${ourAlias}'/></channel>`;
+const channelXml = `<channel type='unix'><source mode='bind'/><target type='virtio' name='${portName}'/><alias name='${portAlias}'/></channel>`;
+const vsockXml = `<vsock model='virtio'><cid auto='yes'/><alias name='${vsockAlias}'/></vsock>`;
+const unplugHint = 'the guest has to run and to take part; it goes with the next reset of the guest';
 
 export class ChannelDevice {
   readonly #site: DomainSite;
@@ -24,16 +27,13 @@ export class ChannelDevice {
     this.#devices = devices;
   }
 
-  /** Plugs the port where there is none. Throws PROVIDER with what the domain lacks, and what to type. */
+  /** Plugs a port or a vsock device where there is none. Throws PROVIDER with what the domain lacks, and what to type. */
   async provide(): Promise<Route> {
     const before = await this.#devices.list();
     const there = this.#find(before);
     if (there !== undefined) return there;
     const { vsockCid: cid } = before;
-    if (before.serialControllers === 0) {
-      if (cid !== undefined) return { cid };
-      throw this.#nothing();
-    }
+    if (before.serialControllers === 0) return { cid: cid ?? (await this.#plugVsock()) };
     try {
       await this.#devices.plug('the channel', channelXml);
     } catch (thrown) {
@@ -42,15 +42,25 @@ export class ChannelDevice {
     }
     const route = this.#find(await this.#devices.list());
     if (route !== undefined) return route;
-    throw new VesperError('PROVIDER', `${this.#site.name}: the channel that was plugged in is not there`, {
-      data: { guest: this.#site.name },
-    });
+    throw this.#lost('channel');
   }
 
-  /** Unplugs the port if a service plugged it. */
+  /** Unplugs what a service plugged. */
   async withdraw(): Promise<void> {
-    const { channels } = await this.#devices.list();
-    if (channels.some(({ alias }) => alias === ourAlias)) await this.#devices.unplug(ourAlias, 'try again');
+    const { channels, vsockAlias: vsock } = await this.#devices.list();
+    if (channels.some(({ alias }) => alias === portAlias)) await this.#devices.unplug(portAlias, 'try again');
+    if (vsock === vsockAlias) await this.#devices.unplug(vsockAlias, unplugHint);
+  }
+
+  async #plugVsock(): Promise<number> {
+    try {
+      await this.#devices.plug('a vsock device', vsockXml);
+    } catch (thrown) {
+      throw this.#nothing(thrown);
+    }
+    const { vsockCid: cid } = await this.#devices.list();
+    if (cid !== undefined) return cid;
+    throw this.#lost('vsock device');
   }
 
   #find({ channels }: DomainDevices): Route | undefined {
@@ -65,9 +75,16 @@ export class ChannelDevice {
     );
   }
 
-  #nothing(): VesperError {
+  #lost(what: string): VesperError {
     const { name } = this.#site;
-    const message = `${name}: it has neither a virtio-serial controller, which libvirt can add only before a start (virsh edit ${name}: <controller type='virtio-serial'/> among the devices), nor a vsock device, which can be plugged in now, where the host has vhost_vsock: echo "<vsock model='virtio'><cid auto='yes'/></vsock>" >vsock.xml; virsh attach-device ${name} vsock.xml --live`;
-    return new VesperError('PROVIDER', message, { data: { guest: name } });
+    return new VesperError('PROVIDER', `${name}: the ${what} that was plugged in is not there`, {
+      data: { guest: name },
+    });
+  }
+
+  #nothing(cause: unknown): VesperError {
+    const { name } = this.#site;
+    const message = `${name}: it has no virtio-serial controller, which libvirt can add only before a start (virsh edit ${name}: <controller type='virtio-serial'/> among the devices), and no vsock device, which wants vhost_vsock on this host (modprobe vhost_vsock): ${messageOf(cause)}`;
+    return new VesperError('PROVIDER', message, { cause, data: { guest: name } });
   }
 }

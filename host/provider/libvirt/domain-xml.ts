@@ -31,6 +31,7 @@ export interface DomainDevices {
   readonly channels: readonly DomainChannel[];
   readonly shmems: readonly DomainShmem[];
   readonly vsockCid: number | undefined;
+  readonly vsockAlias: string | undefined;
   /** Whom its QEMU runs as, where libvirt sees to that. */
   readonly user: { readonly uid: number; readonly gid: number } | undefined;
   /** Its RAM is a file that other processes may map. */
@@ -44,6 +45,7 @@ export function domainDevices(xml: string): DomainDevices {
   const devices = domain.find('devices');
   const controllers = devices?.all('controller') ?? [];
   const pci = controllers.filter((one) => one.attribute('type') === 'pci');
+  const vsock = devices?.find('vsock');
   const buses = new Set((devices?.children() ?? []).flatMap(busOf));
   return {
     pciExpress: pci.some((one) => one.attribute('model') === 'pcie-root'),
@@ -60,7 +62,8 @@ export function domainDevices(xml: string): DomainDevices {
       alias: aliasOf(one),
       name: one.attribute('name') ?? '',
     })),
-    vsockCid: numberOf(devices?.find('vsock', 'cid')?.attribute('address')),
+    vsockCid: numberOf(vsock?.find('cid')?.attribute('address')),
+    vsockAlias: vsock === undefined ? undefined : aliasOf(vsock),
     user: userOf(domain),
     sharedRam: domain.find('memoryBacking', 'access')?.attribute('mode') === 'shared',
   };
