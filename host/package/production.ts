@@ -18,7 +18,18 @@ export interface NpmPackage {
 const lock = z.object({
   packages: z.record(z.string(), z.object({ dev: z.boolean().optional(), optional: z.boolean().optional() })),
 });
-const manifest = z.object({ name: z.string(), license: z.string() });
+/** Some say it the way npm had it before 2015. */
+const manifest = z
+  .object({
+    name: z.string(),
+    license: z.string().optional(),
+    licenses: z.array(z.object({ type: z.string() })).optional(),
+  })
+  .transform(({ name, license, licenses = [] }) => ({
+    name,
+    license: license ?? licenses.map(({ type }) => type).join(' OR '),
+  }))
+  .refine(({ license }) => license !== '', 'names no licence');
 
 /** Sorted by path. Throws `HOST` where one is not installed. */
 export function productionPackages(): readonly NpmPackage[] {
