@@ -95,7 +95,7 @@ describe('overwritten at random while it streams', () => {
       await rig.until(() => session.statistics.quarantined > 0, 'a broken ring', patienceMs);
       await vandal.stop();
       await rig.until(() => rig.view.state === 'degraded', 'the verdict', patienceMs);
-      expect(rig.view.reason).toMatch(/quarantined|overwrote the header/);
+      expect(rig.view.reason).toMatch(/quarantined|the guest overwrote/);
       await newEpoch();
     }
     expect(heart.stop()).toBeLessThan(longestStallMs);
