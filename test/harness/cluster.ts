@@ -138,7 +138,7 @@ export class Cluster implements AsyncDisposable {
     const [first, second] = this.#nodes as [ClusterNode, ClusterNode];
     // The process id of the other end counts here, not on the node: its namespace of processes is not entered.
     const ip = (node: ClusterNode, ...args: readonly string[]) => {
-      const command = [`--target=${node.pid}`, '--mount', '--net', 'ip', ...args];
+      const command = [`--target=${node.pid}`, '--root', '--mount', '--net', 'ip', ...args];
       const { status, stderr, error } = spawnSync('nsenter', command, { encoding: 'utf8' });
       if (status !== 0) throw error ?? new Error(`ip ${args.join(' ')}: ${stderr}`);
     };
