@@ -103,7 +103,7 @@ export class Libvirtd implements AsyncDisposable {
 
   /** What to put before a command that is to run on the daemon's host, and to end with it. */
   get there(): readonly string[] {
-    return ['nsenter', `--target=${this.pid}`, '--root', '--mount', '--pid', '--'];
+    return ['nsenter', `--target=${this.pid}`, '--root', '--wd', '--mount', '--pid', '--'];
   }
 
   /** The QEMU of a domain. */
