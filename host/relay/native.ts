@@ -95,7 +95,7 @@ export interface NativeRegion {
 }
 
 export interface WatcherOptions {
-  /** Between two looks while records arrive; shorter where they fill a ring fast. Default 200 µs. */
+  /** Between two looks while records arrive. Default 200 µs. */
   readonly pollNs?: number;
   /** Between two looks just before the region is let sleep. Default 500 µs. */
   readonly longestPollNs?: number;

@@ -9,12 +9,6 @@
 #include <utility>
 
 namespace vesper::relay {
-namespace {
-
-// Of a ring: what it holds when it is found leaves it time for a reader that is held up.
-constexpr double kWishedFullness = 1.0 / 16;
-
-}  // namespace
 
 Poller::Poller(Timing timing, std::function<void()> notify) : timing_(timing), notify_(std::move(notify)) {}
 
@@ -24,7 +18,7 @@ void Poller::add(std::shared_ptr<RegionReader> region, std::uint32_t id) {
   const std::lock_guard lock(mutex_);
   if (stopping_ || find(region.get()) != nullptr) return;
   region->disarm();
-  entries_.push_back({std::move(region), id, State::kPolling, false, Clock::now(), timing_.shortest});
+  entries_.push_back({std::move(region), id, State::kPolling, false, Clock::now()});
   if (!thread_.joinable()) {
     // Signals belong to the threads of Node.
     sigset_t all;
@@ -93,20 +87,6 @@ Poller::Entry* Poller::find(const RegionReader* region) {
   return nullptr;
 }
 
-std::chrono::nanoseconds Poller::gather_time(const Entry& entry, std::chrono::nanoseconds since_drained) const {
-  const double fullness = std::max(entry.region->fullness(), kWishedFullness / 1000);
-  const auto wished = std::chrono::duration<double, std::nano>(since_drained) * (kWishedFullness / fullness);
-  return std::clamp(std::chrono::duration_cast<std::chrono::nanoseconds>(wished), timing_.storm, timing_.shortest);
-}
-
-std::chrono::nanoseconds Poller::shortest_gather() const {
-  auto gather = timing_.shortest;
-  for (const Entry& entry : entries_) {
-    if (entry.state == State::kPolling) gather = std::min(gather, entry.gather);
-  }
-  return gather;
-}
-
 void Poller::run() {
   pthread_setname_np(pthread_self(), "vesper-relay");
   prctl(PR_SET_TIMERSLACK, 5'000UL, 0, 0, 0);
@@ -114,7 +94,6 @@ void Poller::run() {
   while (!stopping_) {
     const auto now = Clock::now();
     auto quietest = timing_.quiet;
-    auto gather = timing_.shortest;
     bool polling = false;
     bool announce = false;
     for (Entry& entry : entries_) {
@@ -123,13 +102,11 @@ void Poller::run() {
       if (entry.region->has_data() || (quiet >= timing_.quiet && entry.region->arm())) {
         entry.state = State::kAnnounced;
         entry.ready = announce = true;
-        entry.gather = gather_time(entry, quiet);
       } else if (quiet >= timing_.quiet) {
         entry.state = State::kAsleep;
       } else {
         polling = true;
         quietest = std::min(quietest, quiet);
-        gather = std::min(gather, entry.gather);
       }
     }
     if (announce) {
@@ -140,13 +117,13 @@ void Poller::run() {
     }
     if (polling) {
       // An eighth of how long it has been quiet already: the wait never adds much to the age of what it finds.
-      changed_.wait_for(lock, std::clamp(quietest / 8, gather, timing_.longest));
+      changed_.wait_for(lock, std::clamp(quietest / 8, timing_.shortest, timing_.longest));
     } else {
       resting_ = true;
       changed_.wait(lock);
       resting_ = false;
       // What was just drained is left to fill again: each look takes cache lines from the guest that writes.
-      if (!stopping_) changed_.wait_for(lock, shortest_gather());
+      if (!stopping_) changed_.wait_for(lock, timing_.shortest);
     }
   }
 }

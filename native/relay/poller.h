@@ -22,12 +22,10 @@ namespace vesper::relay {
 //      v                     | wake(): a doorbell came, the caller drains
 //    asleep -----------------+
 //
-// With nothing to poll the thread sleeps without a time limit. A region is looked at every `shortest`, less often when
-// it grows quiet, and more often the faster its fullest ring fills.
+// With nothing to poll the thread sleeps without a time limit.
 class Poller {
  public:
   struct Timing {
-    std::chrono::nanoseconds storm{5'000};
     std::chrono::nanoseconds shortest{200'000};
     std::chrono::nanoseconds longest{500'000};
     std::chrono::nanoseconds quiet{5'000'000};
@@ -61,14 +59,9 @@ class Poller {
     State state;
     bool ready;
     Clock::time_point last_data;
-    // Until the first look after the region was drained.
-    std::chrono::nanoseconds gather;
   };
 
   void run();
-  // How long a region whose rings filled like this may be left alone.
-  std::chrono::nanoseconds gather_time(const Entry& entry, std::chrono::nanoseconds since_drained) const;
-  std::chrono::nanoseconds shortest_gather() const;
   Entry* find(const RegionReader* region);
 
   const Timing timing_;

@@ -92,12 +92,6 @@ bool RegionReader::has_data() const {
   return std::any_of(rings_.begin(), rings_.end(), [](const Ring& ring) { return ring.has_data(); });
 }
 
-double RegionReader::fullness() const {
-  double fullest = 0;
-  for (const Ring& ring : rings_) fullest = std::max(fullest, ring.fullness());
-  return fullest;
-}
-
 bool RegionReader::arm() {
   if (!still_ours()) return false;
   for (Ring& ring : rings_) {

@@ -23,7 +23,7 @@ struct RegionMemory {
   bool in_ram = false;
 };
 
-// All rings of one region. One thread reads; has_data(), fullness(), arm() and disarm() may be called by another.
+// All rings of one region. One thread reads; has_data(), arm() and disarm() may be called by another.
 class RegionReader {
  public:
   // Throws std::invalid_argument where a ring does not lie inside the region.
@@ -41,8 +41,6 @@ class RegionReader {
   std::uint32_t beyond(Columns& out);
 
   bool has_data() const;
-  // Of the fullest ring, 0 … 1.
-  double fullness() const;
   // Asks the guest for a doorbell at the next record. True: there is data already, and no doorbell was asked for.
   bool arm();
   void disarm();

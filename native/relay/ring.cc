@@ -88,12 +88,6 @@ bool Ring::has_data() const {
   return fault() == Fault::kNone && load_head() != cursor_.load(std::memory_order_relaxed);
 }
 
-double Ring::fullness() const {
-  if (!has_data()) return 0;
-  const std::uint64_t unread = load_head() - cursor_.load(std::memory_order_relaxed);
-  return static_cast<double>(std::min(unread, size_)) / static_cast<double>(size_);
-}
-
 void Ring::set_need_wakeup(bool on) {
   store_shared<std::uint32_t>(block_ + kBlockNeedWakeup, on ? 1 : 0, __ATOMIC_RELAXED);
 }

@@ -91,8 +91,6 @@ class Ring {
 
   // Any thread.
   bool has_data() const;
-  // Of its bytes, those that are not read: 0 … 1, whatever the guest wrote as its head.
-  double fullness() const;
   void set_need_wakeup(bool on);
   Fault fault() const { return fault_.load(std::memory_order_relaxed); }
 

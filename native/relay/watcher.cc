@@ -38,7 +38,6 @@ Watcher::Watcher(const Napi::CallbackInfo& info) : Napi::ObjectWrap<Watcher>(inf
   if (!info[0].IsFunction()) throw js_error(env, "EINVAL", "a watcher needs a function to call");
   Poller::Timing timing;
   timing.shortest = duration(info[1], "pollNs", timing.shortest);
-  timing.storm = std::min(timing.storm, timing.shortest);
   timing.longest = std::max(timing.shortest, duration(info[1], "longestPollNs", timing.longest));
   timing.quiet = duration(info[1], "quietNs", timing.quiet);
 
