@@ -4,10 +4,10 @@
  * What is lost between a guest's kernel and a sink of the service that judges every record: storms of 64-byte records at 200,000, 400,000
  * and 2,100,000 records a second and as fast as the guest can write, all CPUs together, on guests with one CPU and four (which under
  * TCG take turns), with a region of the default size and a larger one. How long a ring lasts is what the region has for each CPU: the
- * goal of a storm without a pace is for 2 MiB for each, which is the default size of a guest with one. The guest's count of what it lost and the gaps that the host
- * sees have to agree, and with what arrived make up what was written, or the bench fails. `reader_waited`: how long the
- * service's thread had work and no processor, because of other work on this machine; what the rings hold lasts for a
- * millisecond of a storm without a pace.
+ * goal of a storm without a pace is for 2 MiB for each, the default size of a guest with one. The guest's count of what it lost
+ * and the gaps that the host sees have to agree, and with what arrived make up what was written, or the bench fails.
+ * `reader_waited`: how long the service's thread had work and no processor, because of other work on this machine; what the
+ * rings hold lasts for a millisecond of a storm without a pace.
  */
 
 import { readFileSync } from 'node:fs';
