@@ -101,7 +101,16 @@ export class ClusterNode {
   /** Before a command: has it run on the node, and end when what was started in its place is killed. */
   get prefix(): readonly string[] {
     const namespaces = ['--mount', '--net', '--ipc', '--uts', `--pid=/proc/${this.pid}/ns/pid_for_children`];
-    return ['nsenter', `--target=${this.pid}`, '--root', '--wd', ...namespaces, 'setpriv', '--pdeathsig', 'KILL'];
+    return [
+      'nsenter',
+      `--target=${this.pid}`,
+      '--root',
+      '--wd',
+      ...namespaces,
+      'setpriv',
+      '--pdeathsig',
+      'KILL',
+    ];
   }
 
   /** Starts a daemon. Pacemaker gives up where Corosync does not answer yet. */
