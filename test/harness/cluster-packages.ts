@@ -1,9 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-import { cpSync, existsSync, rmSync } from 'node:fs';
-import { join } from 'node:path';
-import { PrivateApt } from '../../host/kernel/apt.ts';
-import { cacheDirectory, publishDirectory, scratchDirectory } from '../../host/kernel/cache.ts';
+import { debianTree } from './debian-tree.ts';
 
 /**
  * What a node of a cluster needs beyond Debian 12's base system and the packages of `make setup`. They are unpacked, not
@@ -19,33 +16,8 @@ const packages = [
   ...['libbpf1', 'libmnl0', 'libxtables12', 'libproc2-0', 'libncurses6', 'libplumb2', 'libnet1', 'liblzo2-2'],
 ];
 
-/** Raised when the list changes, so that older caches are fetched again. */
-const layout = 2;
-
 /** How long a test may wait for them. */
 export const fetchLimitMs = 600_000;
 
-/** The tree of those packages, to be laid over a node's `/usr`; downloaded once, then taken from the cache. */
-export async function fetchClusterPackages(): Promise<string> {
-  const parent = join(cacheDirectory(), 'cluster');
-  const target = join(parent, `bookworm-${layout}`);
-  if (existsSync(target)) return target;
-  const scratch = scratchDirectory(parent, '.fetch-');
-  try {
-    const apt = new PrivateApt(join(scratch, 'apt'), 'bookworm');
-    await apt.update();
-    const tree = join(scratch, 'tree');
-    await apt.unpack(packages, tree);
-    // Where /bin and its like are links into /usr.
-    for (const folder of ['bin', 'sbin', 'lib']) {
-      const from = join(tree, folder);
-      if (!existsSync(from)) continue;
-      cpSync(from, join(tree, 'usr', folder), { recursive: true, verbatimSymlinks: true });
-      rmSync(from, { recursive: true });
-    }
-    publishDirectory(tree, target);
-  } finally {
-    rmSync(scratch, { recursive: true, force: true });
-  }
-  return target;
-}
+/** The tree of those packages, to be laid over a node's `/usr`. */
+export const fetchClusterPackages = (): Promise<string> => debianTree('cluster', 'bookworm-2', packages);
