@@ -10,7 +10,7 @@ namespace {
 
 // Enough that one of them meets no interrupt, neither here nor in the guest.
 constexpr int kQuestions = 24;
-constexpr std::uint64_t kSpinNs = 150'000;
+constexpr std::uint64_t kSpinNs = 500'000;
 constexpr long kNapNs = 20'000;
 
 std::uint64_t now_ns() {

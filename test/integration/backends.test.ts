@@ -117,6 +117,7 @@ describe('guest pages', () => {
     await rig.attach(['signal']);
     await delivers(rig, 'paged');
     expect(rig.view.relay).toMatchObject({ backend: 'guest-pages', region_bytes: defaultRegionBytes });
+    await rig.until(() => rig.guest.session?.clock.settled, 'the clocks, compared through the pages');
     const offsets = rig.guest.session?.region.ram?.pieces.map(({ offset }) => offset) ?? [];
     // A kernel takes its pages from above the hole where there are any: their offset is not their address.
     const hole = shape.machine === 'pc' ? 3 * 2 ** 30 : 2 * 2 ** 30;
