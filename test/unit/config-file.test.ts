@@ -118,7 +118,7 @@ describe('a configuration', () => {
           fields: {},
           action: 'fail',
           secondSign: false,
-          where: 'v.yaml:6',
+          where: 'v.yaml:7',
         },
         {
           guest: 'db1',
@@ -127,7 +127,7 @@ describe('a configuration', () => {
           fields: { bank: '3' },
           action: 'attribute',
           secondSign: true,
-          where: 'v.yaml:8',
+          where: 'v.yaml:9',
         },
       ],
     });
