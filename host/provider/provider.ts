@@ -16,7 +16,7 @@ export type LifecycleEvent =
   | { readonly kind: 'rebooted' }
   /** The guest's kernel panicked (a pvpanic device told). */
   | { readonly kind: 'panicked' }
-  /** The guest's kernel panicked and writes a crash dump (a pvpanic device told). */
+  /** The guest's kernel panicked and writes a crash dump (a pvpanic device told, to libvirt or to us). */
   | { readonly kind: 'dumping' }
   /** The machine is gone; `reason` for people: "shut down by the guest", "killed", … */
   | { readonly kind: 'stopped'; readonly reason: string }

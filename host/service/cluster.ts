@@ -10,12 +10,15 @@ import { PacemakerSink } from '../sink/pacemaker/sink.ts';
 import type { Bus } from './bus.ts';
 import type { PacemakerConfig } from './config.ts';
 import { matchesGuest } from './guest-pattern.ts';
+import { lastEvents } from './last-events.ts';
 import type { ManagedGuest } from './managed-guest.ts';
+import type { RecentEvents } from './recent-events.ts';
 
 /** What of the service it looks at. */
 export interface ClusteredService {
   readonly log: Logger;
   readonly bus: Bus;
+  readonly recent: RecentEvents;
   guests(): readonly ManagedGuest[];
   watchGuests(found: () => void): () => void;
 }
@@ -52,6 +55,8 @@ export class Cluster {
       settings: config.settings,
       commands: config.commands,
       ledgerPath: join(stateDirectory, 'pacemaker.json'),
+      incidentsPath: join(stateDirectory, 'incidents'),
+      lastEvents: (uuid, bootId, most) => lastEvents(service.recent, uuid, bootId, most),
       matchesGuest,
     });
     service.bus.add(this.sink);

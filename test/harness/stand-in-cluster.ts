@@ -23,6 +23,11 @@ export class StandInCluster implements Disposable {
       cibadmin: `cat ${recorded}/cib.xml`,
       crm_node: 'echo node1',
       crm_resource: `date +%s%3N >>"$here/times"; echo "$*" >>"$here/calls"; [ -e "$here/idle" ] && exit; sed "s/Sat Nov 21 16:40:23 2026/$(LC_ALL=C date '+%a %b %e %T %Y')/" ${recorded}/failed.xml >"$here/status.new" && mv "$here/status.new" "$here/status"`,
+      stonith_admin: `case $1 in
+--list) cat ${recorded}/fence-devices.xml ;;
+--history) cat "$here/fenced" 2>/dev/null || cat ${recorded}/fence-no-history.xml ;;
+*) echo "$*" >>"$here/calls"; [ -e "$here/idle" ] && { echo "Couldn't fence" >&2; exit 1; }; sed "s/2026-11-30 23:40:38Z/$(date -u '+%F %TZ')/" ${recorded}/fence-history.xml >"$here/fenced" ;;
+esac`,
       attrd_updater: 'echo "$*" >>"$here/attributes"',
     };
     for (const [name, action] of Object.entries(programs)) {
@@ -35,7 +40,11 @@ export class StandInCluster implements Disposable {
 
   /** What crm_mon says from now on. */
   say(name: string): void {
-    writeFileSync(join(this.directory, 'status'), recordedXml(name));
+    this.sayXml(recordedXml(name));
+  }
+
+  sayXml(xml: string): void {
+    writeFileSync(join(this.directory, 'status'), xml);
   }
 
   /** What every command does first from now on, in the language of the shell; empty: nothing. */
@@ -45,13 +54,13 @@ export class StandInCluster implements Disposable {
     else writeFileSync(file, script);
   }
 
-  /** It says yes, and does nothing. */
+  /** It says yes, and does nothing; of fencing it says that it failed. */
   set idle(idle: boolean) {
     if (idle) writeFileSync(join(this.directory, 'idle'), '');
     else rmSync(join(this.directory, 'idle'), { force: true });
   }
 
-  /** Arguments of the calls of crm_resource. */
+  /** Arguments of the calls of crm_resource, and of stonith_admin where it fences. */
   get calls(): readonly string[] {
     return this.#lines('calls');
   }

@@ -4,11 +4,11 @@
 
 import type { PayloadRows } from '../../relay/batch.ts';
 import type { EventDecoder } from '../../relay/decoder.ts';
-import { cgroupTest, crashTest, fieldTest, processTest, type RowTest } from './row-test.ts';
+import { cgroupTest, crashTest, fieldTest, processTest, type RowTest, unitTest } from './row-test.ts';
 
-export const actions = ['fail', 'attribute', 'record'] as const;
+export const actions = ['fail', 'fence', 'attribute', 'record'] as const;
 /**
- * `fail`: the resource is failed on its node, so that Pacemaker recovers it. `attribute`: an attribute of that node is set, and what
+ * `fail`: the resource is failed on its node, so that Pacemaker recovers it. `fence`: the node that the guest is is fenced. `attribute`: an attribute of that node is set, and what
  * follows is for the cluster's constraints to say. `record`: it is counted and logged.
  */
 export type Action = (typeof actions)[number];
@@ -24,8 +24,10 @@ export interface Rule {
   readonly events: readonly string[];
   /** Pattern of the name (comm) of the process that the event is about. */
   readonly process?: string | undefined;
-  /** Pattern of its memory cgroup, whole or only the last part of it, which is the unit under systemd. */
+  /** Pattern of its cgroup, whole or only the last part of it. */
   readonly cgroup?: string | undefined;
+  /** Pattern of the unit of systemd that it belongs to. */
+  readonly unit?: string | undefined;
   /** Further fields, by what they show. */
   readonly fields: Readonly<Record<string, string>>;
   /** Undefined: the resource that is the guest. */
@@ -82,10 +84,11 @@ export class GuestRules {
   /** What is told without a row: silence, or a panic that the hypervisor tells. */
   ofWord(word: EventWord): Meaning | undefined {
     const rule = this.#rules.findLast(
-      ({ events, process, cgroup, fields }) =>
+      ({ events, process, cgroup, unit, fields }) =>
         events.includes(word) &&
         process === undefined &&
         cgroup === undefined &&
+        unit === undefined &&
         Object.keys(fields).length === 0,
     );
     return rule && { rule, event: word };
@@ -127,6 +130,7 @@ function tested(rule: Rule, event: string, name: string, decoder: EventDecoder):
     ...Object.entries(rule.fields).map(([field, shown]) => fieldTest(decoder, field, shown)),
     ...(rule.process === undefined ? [] : [processTest(decoder, rule.process)]),
     ...(rule.cgroup === undefined ? [] : [cgroupTest(decoder, rule.cgroup)]),
+    ...(rule.unit === undefined ? [] : [unitTest(decoder, rule.unit)]),
   ];
   return tests.every((test) => test !== undefined) ? [{ rule, event, tests }] : [];
 }

@@ -13,6 +13,7 @@ import type { Family } from '../prometheus/page.ts';
 import { Actuator, type ActuatorSettings, type GuestCondition } from './actuator.ts';
 import { ClusterCommands, type CommandOptions } from './commands.ts';
 import { type Incident, keyOf, printable } from './incident.ts';
+import { type EventDocument, IncidentFiles, mostEvents } from './incident-files.ts';
 import { Ledger } from './ledger.ts';
 import { type EventWord, GuestRules, type Meaning, meaningOf, type Rule, usualRules } from './rules.ts';
 import { Tally } from './tally.ts';
@@ -38,6 +39,10 @@ export interface PacemakerParts {
   readonly commands: CommandOptions;
   /** File that what is owed is kept in. */
   readonly ledgerPath: string;
+  /** Directory with a file for each incident. */
+  readonly incidentsPath: string;
+  /** The last events of a boot of a guest, oldest first. */
+  readonly lastEvents: (uuid: string, bootId: string, most: number) => readonly EventDocument[];
   /** Whether the pattern of a rule means a guest. */
   readonly matchesGuest: (
     pattern: string,
@@ -85,14 +90,20 @@ export class PacemakerSink {
   readonly #ledger: Ledger;
   readonly #actuator: Actuator;
   readonly #tally = new Tally();
+  readonly #lastEvents: PacemakerParts['lastEvents'];
+  /** What is known of incidents, also of those that are over. */
+  readonly incidents: IncidentFiles;
   /** Incidents that are only counted, by their key: until the guest boots anew. */
   readonly #recorded = new Map<string, Incident>();
   #rules: readonly Rule[];
 
   /** Throws HOST where the ledger cannot be used. */
-  constructor({ log, settings, commands, ledgerPath, matchesGuest }: PacemakerParts) {
+  constructor(parts: PacemakerParts) {
+    const { log, settings, commands, ledgerPath } = parts;
     this.#log = log;
-    this.#matchesGuest = matchesGuest;
+    this.#matchesGuest = parts.matchesGuest;
+    this.#lastEvents = parts.lastEvents;
+    this.incidents = new IncidentFiles(parts.incidentsPath, log);
     this.#rules = [...usualRules, ...settings.rules];
     this.#ledger = new Ledger(ledgerPath, log);
     this.#actuator = new Actuator({
@@ -101,7 +112,11 @@ export class PacemakerSink {
       log,
       settings,
       conditionOf: (incident) => this.#conditionOf(incident),
-      over: (incident, outcome) => this.#tally.over(incident.action, outcome),
+      told: (incident) => this.incidents.update(incident, null),
+      over: (incident, outcome) => {
+        this.#tally.over(incident.action, outcome);
+        this.incidents.update(incident, outcome);
+      },
     });
   }
 
@@ -262,6 +277,7 @@ export class PacemakerSink {
   #open(guest: WatchedGuest, meaning: Meaning, bootId: string, seen: Seen): void {
     const { action, resource, where } = meaning.rule;
     const incident: Incident = {
+      id: '',
       guest: guest.name,
       uuid: guest.uuid,
       bootId,
@@ -272,6 +288,7 @@ export class PacemakerSink {
       firstMs: Date.now(),
       count: 1,
       calls: 0,
+      steps: [],
       ...seen,
     };
     const key = keyOf(incident);
@@ -282,8 +299,10 @@ export class PacemakerSink {
       return;
     }
     if (this.#ledger.knows(key, seen.lastNs)) return;
+    incident.id = this.incidents.newId();
     if (action === 'record') {
       this.#recorded.set(key, incident);
+      this.#keep(incident, 'done');
       this.#tally.over(action, 'done');
       const { event, evidence } = incident;
       this.#log.info({ guest: guest.name, rule: where }, `${guest.name}: ${event}: ${evidence}: recorded`);
@@ -299,6 +318,13 @@ export class PacemakerSink {
     }
     this.#ledger.open(incident);
     this.#actuator.add(incident);
+    // The cluster is being asked already.
+    this.#keep(incident, null);
+  }
+
+  #keep(incident: Incident, outcome: 'done' | null): void {
+    const { uuid, bootId } = incident;
+    this.incidents.open(incident, outcome, this.#lastEvents(uuid, bootId, mostEvents));
   }
 
   #conditionOf({ uuid, bootId }: Incident): GuestCondition {
@@ -317,9 +343,11 @@ export class PacemakerSink {
     guest.signs.clear();
     guest.keys.clear();
     guest.dumping = false;
-    for (const [key, { uuid, count, event, evidence, guest: name }] of this.#recorded) {
+    for (const [key, incident] of this.#recorded) {
+      const { uuid, count, event, evidence, guest: name } = incident;
       if (uuid !== guest.uuid) continue;
       this.#recorded.delete(key);
+      if (count > 1) this.incidents.update(incident, 'done');
       if (count > 1) this.#log.info({ guest: name }, `${name}: ${event}: ${evidence}: ${count} such events`);
     }
   }
