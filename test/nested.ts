@@ -2,83 +2,23 @@
 
 /**
  * `node test/nested.ts`: VESPER over the host kernel's own vsock, which takes a machine with vhost_vsock. So there is one: an outer guest,
- * emulated, in which the real service runs and, emulated once more, a guest with a vhost-vsock-pci device. Takes minutes.
+ * emulated, in which the real service runs and, emulated once more, its guests: a QEMU with a vhost-vsock-pci device, then a domain of a
+ * libvirtd that has no such device yet. `node test/nested.ts libvirt` does that part only. Takes minutes.
  */
 
-import { cpSync, existsSync, mkdirSync, readFileSync, rmSync } from 'node:fs';
+import { rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
-import { dirname, join } from 'node:path';
-import { guestImage } from '../host/demo/image.ts';
 import { Machine } from '../host/demo/machine.ts';
 import { scratchDirectory } from '../host/kernel/cache.ts';
-import { runCommand } from '../host/kernel/command.ts';
-import { fetchKernel } from '../host/kernel/fetch.ts';
-import { projectRoot } from '../host/kernel/project.ts';
+import { makeDisk } from './nested/disk.ts';
 
 const kernelKey = '6.1';
 const limitMs = 45 * 60_000;
-const diskMib = 1024;
-/** What QEMU reads beside its libraries: firmware, and its emulator where that is a module. */
-const firmware = ['/usr/share/seabios', '/usr/share/qemu'];
-const emulator = '/usr/lib/x86_64-linux-gnu/qemu/accel-tcg-x86_64.so';
-
-/** Of node_modules what the program needs when it runs. */
-function runtimePackages(): readonly string[] {
-  const lock = JSON.parse(readFileSync(join(projectRoot, 'package-lock.json'), 'utf8')) as {
-    readonly packages: Readonly<Record<string, { readonly dev?: boolean }>>;
-  };
-  return Object.entries(lock.packages).flatMap(([path, { dev }]) => (path === '' || dev ? [] : [path]));
-}
-
-/** The libraries that the dynamic linker loads for a program, itself included. */
-async function librariesOf(program: string): Promise<readonly string[]> {
-  const { stdout } = await runCommand('ldd', [program], { package: 'libc-bin' });
-  return [...stdout.matchAll(/(\/\S+) \(0x/g)].map(([, path]) => path as string);
-}
-
-/** The outer guest's disk: Node, QEMU, the program as it was built, and a kernel with an initramfs for the inner guest. */
-async function makeDisk(scratch: string): Promise<string> {
-  const root = join(scratch, 'root');
-  const put = (from: string, to: string) => {
-    const target = join(root, to);
-    mkdirSync(dirname(target), { recursive: true });
-    if (existsSync(from)) cpSync(from, target, { recursive: true, dereference: true });
-  };
-  for (const folder of ['proc', 'sys', 'dev', 'tmp', 'bin'])
-    mkdirSync(join(root, folder), { recursive: true });
-
-  const node = join(projectRoot, 'node_modules/node/bin/node');
-  const { stdout: qemu } = await runCommand('which', ['qemu-system-x86_64'], {
-    package: 'qemu-system-x86',
-  });
-  const addons = ['relay', 'socket', 'vsock'].map((name) => join(projectRoot, `build/native/${name}.node`));
-  const libraries = await Promise.all([node, qemu.trim(), ...addons].map(librariesOf));
-  for (const library of new Set(libraries.flat())) put(library, library);
-  put('/bin/busybox', 'bin/busybox');
-  put(qemu.trim(), 'usr/bin/qemu-system-x86_64');
-  for (const path of [...firmware, emulator]) put(path, path);
-
-  const { release, image } = await fetchKernel(kernelKey);
-  const parts = [
-    'package.json',
-    'dist',
-    'build/native',
-    `build/${release}`,
-    'test/nested',
-    ...runtimePackages(),
-  ];
-  for (const part of [...parts, 'node_modules/node/bin/node'])
-    put(join(projectRoot, part), join('vesper', part));
-  const modules = ['virtio_pci', 'vmw_vsock_virtio_transport'];
-  put(await guestImage(await fetchKernel(kernelKey), { modules }), 'inner/initramfs');
-  put(image, 'inner/vmlinuz');
-
-  const disk = join(scratch, 'disk');
-  const arguments_ = ['-q', '-t', 'ext4', '-O', '^has_journal', '-d', root, disk, `${diskMib}M`];
-  await runCommand('/sbin/mke2fs', arguments_, { package: 'e2fsprogs' });
-  rmSync(root, { recursive: true });
-  return disk;
-}
+/** In the order they run in; each is a script in test/nested. */
+const parts = {
+  qemu: 'a QEMU with vhost-vsock-pci: its session, a probe, its event',
+  libvirt: 'a domain of libvirtd: a vsock device is plugged in, and out again',
+} as const;
 
 /** Shows what the outer guest says on its console. */
 function follow(machine: Machine): () => void {
@@ -98,11 +38,14 @@ function follow(machine: Machine): () => void {
   };
 }
 
-async function main(): Promise<boolean> {
+type Part = keyof typeof parts;
+
+/** Which of `wanted` failed. */
+async function run(wanted: readonly Part[]): Promise<readonly Part[]> {
   const scratch = scratchDirectory(tmpdir(), 'vesper-nested-');
   try {
     process.stdout.write('making the disk of the outer guest\n');
-    const disk = await makeDisk(scratch);
+    const disk = await makeDisk(scratch, kernelKey);
     await using machine = await Machine.boot({
       kernel: kernelKey,
       memoryMib: 2048,
@@ -126,9 +69,17 @@ async function main(): Promise<boolean> {
       'mkdir -p /mnt/dev/shm && mount -t tmpfs none /mnt/dev/shm && mount -t tmpfs none /mnt/tmp',
     ];
     await machine.check(mounts.join(' && '), { timeoutMs: 60_000 });
-    const inside = 'chroot /mnt /bin/busybox sh /vesper/test/nested/inside.sh';
+    const setUp = 'chroot /mnt /bin/busybox --install -s /bin';
+    await machine.check(setUp, { timeoutMs: 60_000 });
     try {
-      return (await machine.run(inside, { timeoutMs: limitMs })).status === 0;
+      const failed: Part[] = [];
+      for (const part of wanted) {
+        process.stdout.write(`${part}: ${parts[part]}\n`);
+        const script = `chroot /mnt /bin/sh /vesper/test/nested/${part}.sh`;
+        if ((await machine.run(script, { timeoutMs: limitMs })).status !== 0) failed.push(part);
+        await machine.run('rm -rf /mnt/tmp/* /mnt/dev/shm/*', { timeoutMs: 60_000 });
+      }
+      return failed;
     } finally {
       finish();
     }
@@ -137,6 +88,15 @@ async function main(): Promise<boolean> {
   }
 }
 
-const passed = await main();
-process.stdout.write(passed ? 'nested: passed\n' : 'nested: FAILED\n');
-process.exitCode = passed ? 0 : 1;
+const all = Object.keys(parts) as readonly Part[];
+const asked = process.argv.slice(2);
+const unknown = asked.find((part) => !(part in parts));
+if (unknown !== undefined) {
+  process.stderr.write(`nested: there is no part ${unknown}: ${all.join(', ')}\n`);
+  process.exit(2);
+}
+const wanted = asked.length === 0 ? all : all.filter((part) => asked.includes(part));
+const failed = await run(wanted);
+for (const part of wanted)
+  process.stdout.write(`nested: ${part}: ${failed.includes(part) ? 'FAILED' : 'passed'}\n`);
+process.exitCode = failed.length === 0 ? 0 : 1;

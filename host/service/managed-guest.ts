@@ -43,6 +43,8 @@ export class ManagedGuest {
   /** What a machine that stopped left behind is being removed. */
   #cleaning: Promise<void> | undefined;
   #silent = false;
+  /** There was no session since nothing of VESPER's was in the guest: nothing of what was plugged in since can be in use. */
+  #neverReached = false;
   /** Commands under way that want a session. */
   #attaching = 0;
   /** How the guest's kernel ended, until it boots again. */
@@ -108,9 +110,12 @@ export class ManagedGuest {
       return;
     }
     clearTimeout(this.#retry);
+    if (!this.#mayHaveProbes) this.#neverReached = true;
     this.#connecting = this.#open().finally(() => {
       this.#connecting = undefined;
-      if (this.#session === undefined) this.#scheduleRetry();
+      if (this.#session !== undefined) return;
+      this.#scheduleRetry();
+      void this.#leaveUnwanted();
     });
   }
 
@@ -218,15 +223,19 @@ export class ManagedGuest {
     );
   }
 
-  /** Gives back a guest of which nobody wants anything any more. */
+  /** Gives back a guest of which nobody wants anything any more, or that could not be reached for who wanted something. */
   async #leaveUnwanted(): Promise<void> {
-    if (this.#closed || this.#session === undefined || !this.#unwanted) return;
-    if (this.#session.probes.all().length > 0) return; // one could not be unloaded yet
+    if (this.#closed || !this.#unwanted) return;
+    const session = this.#session;
+    if (session === undefined && (!this.#neverReached || this.#connecting !== undefined)) return;
+    if (session !== undefined && session.probes.all().length > 0) return; // one could not be unloaded yet
+    this.#neverReached = false;
     try {
       await this.#release();
     } catch (thrown) {
       this.#services.log.warn(`${this.machine.name}: ${messageOf(thrown)}`);
     }
+    if (session === undefined) this.connect();
   }
 
   async #release(): Promise<void> {
@@ -274,6 +283,7 @@ export class ManagedGuest {
         signal: this.#closing.signal,
       });
       this.#session = session;
+      this.#neverReached = false;
       this.#silent = false;
       this.#died = undefined;
       if (endedEarly !== undefined) return this.#sessionEnded(session, endedEarly);

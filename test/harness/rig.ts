@@ -328,14 +328,15 @@ export class ServiceProcess implements AsyncDisposable {
     return { status, stdout, stderr };
   }
 
-  /** Asks the service until `look` finds in the guests what it wants. */
+  /** Asks the service until one of its guests is as `look` wants it. */
   async guestUntil(look: (guest: GuestView) => boolean, timeLimitMs = patienceMs): Promise<GuestView> {
     const deadline = performance.now() + timeLimitMs;
     for (;;) {
-      const [guest] = await this.api.guests().catch(() => []);
-      if (guest !== undefined && look(guest)) return guest;
+      const guests = await this.api.guests().catch(() => []);
+      const found = guests.find(look);
+      if (found !== undefined) return found;
       if (performance.now() > deadline)
-        throw new Error(`the guest did not come to it: ${JSON.stringify(guest)}\n${this.log}`);
+        throw new Error(`no guest came to it: ${JSON.stringify(guests)}\n${this.log}`);
       await new Promise((done) => setTimeout(done, 20));
     }
   }

@@ -14,6 +14,7 @@ import {
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import type { GuestView } from '../../host/api/view.ts';
 import { Machine } from '../../host/demo/machine.ts';
 import { runCommand } from '../../host/kernel/command.ts';
 import { fetchKernel, type Kernel } from '../../host/kernel/fetch.ts';
@@ -21,11 +22,12 @@ import { makePackage } from '../../host/package/packages.ts';
 import { version } from '../../host/version.ts';
 import { DebianRoot, rootPrefix } from '../harness/debian-root.ts';
 import { expectNoComplaints } from '../harness/kernel-log.ts';
+import { LibvirtRig, type RigDomain } from '../harness/libvirt-rig.ts';
 import { fixturePath, leftovers, Rig, ServiceProcess } from '../harness/rig.ts';
 
 const minutes = 60_000;
 /** What the packages and the headers of a kernel depend on, and what builds a probe. */
-const dependencies = ['libstdc++6', 'systemd-standalone-sysusers', 'dkms', 'gcc', 'libelf1'];
+const dependencies = ['libstdc++6', 'libvirt0', 'systemd-standalone-sysusers', 'dkms', 'gcc', 'libelf1'];
 const nextVersion = `${version}+next`;
 
 afterAll(() => {
@@ -39,27 +41,43 @@ describe.skipIf(process.getuid?.() !== 0)('in a fresh Debian', () => {
   let kernel: Kernel;
   let machine: Machine;
   let service: ServiceProcess;
+  /** A libvirtd; the service in the rig is not started. */
+  let rig: LibvirtRig;
+  let one: RigDomain;
 
   const install = (...files: readonly string[]) =>
     root.run(['apt-get', 'install', '-q', '-y', '--no-install-recommends', ...files]);
   const files = async (...roots: readonly string[]): Promise<readonly string[]> =>
     (await root.run(['find', ...roots, '-xdev', '-not', '-type', 'd'])).stdout.trim().split('\n').sort();
 
+  const shown = () => [
+    packages,
+    kernel.directory,
+    machine.directory,
+    service.directory,
+    rig.daemon.directory,
+  ];
+
   beforeAll(async () => {
     kernel = await fetchKernel('6.1');
     packages = mkdtempSync(join(tmpdir(), 'vesper-test-'));
     root = await DebianRoot.create(dependencies);
     machine = await Machine.boot();
+    rig = await LibvirtRig.create();
+    one = await rig.boot({ name: 'domain' });
     service = new ServiceProcess(machine, undefined, {
       config: '/etc/vesper/vesper.yaml',
       environment: { VESPER_STATE_DIR: '/var/lib/vesper' },
       program: (environment) => root.command(['/usr/bin/vesper'], environment),
     });
-    root.show(packages, kernel.directory, machine.directory, service.directory);
+    root.show(...shown());
   }, 10 * minutes);
 
   afterAll(async () => {
+    // The service removes the region of a domain that ends.
+    if (one !== undefined) await one.domain.destroy().catch(() => undefined);
     await service?.close();
+    await rig?.close();
     await root?.[Symbol.asyncDispose]();
     if (packages !== undefined) rmSync(packages, { recursive: true, force: true });
   }, 5 * minutes);
@@ -108,10 +126,8 @@ describe.skipIf(process.getuid?.() !== 0)('in a fresh Debian', () => {
   test('it attaches a probe to a running guest', { timeout: 5 * minutes }, async () => {
     const configuration = root.at('/etc/vesper/vesper.yaml');
     const shipped = readFileSync(configuration, 'utf8');
-    writeFileSync(
-      configuration,
-      shipped.replace(/^ {4}folders: .*$/m, `    monitors: { ${machine.name}: ${machine.qmpPath} }`),
-    );
+    const monitors = `    monitors: { ${machine.name}: ${machine.qmpPath} }\n  libvirt:\n    uri: ${rig.daemon.uri}`;
+    writeFileSync(configuration, shipped.replace(/^ {4}folders: .*$/m, monitors));
     await service.start();
     await service.guestUntil(({ state }) => state === 'active');
     const attached = await service.vesper('attach', machine.name, 'signal');
@@ -135,7 +151,7 @@ describe.skipIf(process.getuid?.() !== 0)('in a fresh Debian', () => {
     );
   });
 
-  test('a newer version takes over while a guest writes events: each is delivered or counted as lost', {
+  test('a newer version takes over while guests write events: each is delivered or counted as lost', {
     timeout: 10 * minutes,
   }, async () => {
     const next = await makePackage('vesper', {
@@ -143,51 +159,90 @@ describe.skipIf(process.getuid?.() !== 0)('in a fresh Debian', () => {
       compression: 'none',
       version: nextVersion,
     });
-    const storm = join(service.directory, 'storm.ko');
-    copyFileSync(fixturePath('6.1', 'storm'), storm);
-    const before = await service.guestUntil(({ relay }) => relay !== null);
-    const records = 30_000;
-    const [result] = await service.api.attach(machine.name, {
-      probes: [storm],
-      parameters: ['start=1', `records=${records}`, 'rate=1500'],
-      self_test: false,
-      force: false,
-    });
-    expect(result).toMatchObject({ ok: true });
+    const domain = one.guest.name;
+    const pristine = await one.domain.xml();
+    expect(await service.vesper('attach', domain, 'signal')).toMatchObject({ status: 0 });
+    const plugged = await one.domain.xml();
+    expect(plugged).toContain('ua-vesper-region-');
     const configured = readFileSync(root.at('/etc/vesper/vesper.yaml'), 'utf8');
 
+    // QEMU's machine writes from before the new files come, the domain from just before the old service ends: both until after.
+    const storms = [await storm(machine.name)];
     await install(next);
     expect(service.running).toBe(true);
     expect((await service.api.guest(machine.name)).state).toBe('active');
+    storms.push(await storm(domain));
     // What systemd does at this point.
     expect(await service.kill('SIGTERM')).toBe(0);
     await service.start();
 
-    const after = await service.guestUntil(({ state }) => state === 'active');
-    expect(after).toMatchObject({ reason: 'resumed', boot_id: before.boot_id });
     expect((await service.vesper('--version')).stdout).toBe(`${nextVersion}\n`);
     expect(readFileSync(root.at('/etc/vesper/vesper.yaml'), 'utf8')).toBe(configured);
+    for (const before of storms) await accountedFor(before);
+    const audit = readFileSync(root.at('/var/lib/vesper/audit.ndjson'), 'utf8').trim().split('\n');
+    const actions = audit.map((line) => JSON.parse(line) as Record<string, string>);
+    for (const name of [machine.name, domain])
+      expect(
+        actions.filter(({ guest }) => guest === name).map(({ action, probe }) => `${action} ${probe}`),
+      ).toEqual(['load signal', 'load storm']);
+    expectNoComplaints(machine.console());
+
+    // What the old version plugged into the domain the new one uses, and takes out.
+    expect(await one.domain.xml()).toBe(plugged);
+    await one.guest.shell.run('actor --name upgraded segv');
+    await event({ guest: domain, event: 'died', where: 'comm=upgraded' });
+    expect(await service.vesper('detach', domain, '--all')).toMatchObject({ status: 0 });
+    expect(await one.domain.xml()).toBe(pristine);
+    expect(rig.regionFiles()).toEqual([]);
+    rig.unharmed();
+    await rig.end(one);
+  });
+
+  const stormRecords = 30_000;
+
+  /** Begins one of 20 s, and returns the guest as it was before. */
+  async function storm(name: string): Promise<GuestView> {
+    const file = join(service.directory, 'storm.ko');
+    copyFileSync(fixturePath('6.1', 'storm'), file);
+    const before = await service.guestUntil((guest) => guest.name === name && guest.relay !== null);
+    const [result] = await service.api.attach(name, {
+      probes: [file],
+      parameters: ['start=1', `records=${stormRecords}`, 'rate=1500'],
+      self_test: false,
+      force: false,
+    });
+    expect(result).toMatchObject({ ok: true });
+    return before;
+  }
+
+  /** The new service goes on with the guest, hears of the storm's end, and misses none of its records. */
+  async function accountedFor(before: GuestView): Promise<void> {
+    const { name } = before;
+    const after = await service.guestUntil((guest) => guest.name === name && guest.state === 'active');
+    expect(after).toMatchObject({ reason: 'resumed', boot_id: before.boot_id });
     expect(after.probes.map(({ name, loaded }) => `${name} ${loaded}`)).toEqual([
       'signal true',
       'storm true',
     ]);
-    let finished: Readonly<Record<string, unknown>> = {};
-    for await (const { fields } of service.api.events({ since: '0', event: 'finished' })) {
-      finished = fields as Readonly<Record<string, unknown>>;
-      break;
-    }
-    expect(finished['tried']).toBe(records);
+    const finished = await event({ guest: name, event: 'finished' });
+    expect(finished['tried']).toBe(stormRecords);
     // The storm writes two more: `middle` and `finished`.
-    const written = records + 2 + (before.relay?.delivered ?? 0);
+    const written = stormRecords + 2 + (before.relay?.delivered ?? 0);
     const { relay } = await service.guestUntil(
-      (guest) => guest.relay !== null && guest.relay.delivered + guest.relay.lost === written,
+      (guest) =>
+        guest.name === name && guest.relay !== null && guest.relay.delivered + guest.relay.lost === written,
     );
     expect(relay).toMatchObject({ lost: finished['refused'], undecodable: 0, quarantined: 0 });
-    const audit = readFileSync(root.at('/var/lib/vesper/audit.ndjson'), 'utf8').trim().split('\n');
-    const actions = audit.map((line) => JSON.parse(line) as Record<string, string>);
-    expect(actions.map(({ action, probe }) => `${action} ${probe}`)).toEqual(['load signal', 'load storm']);
-    expectNoComplaints(machine.console());
-  });
+  }
+
+  /** The fields of the first such event that the service has, or will have. */
+  async function event(
+    which: Readonly<Record<'guest' | 'event', string> & { where?: string }>,
+  ): Promise<Readonly<Record<string, unknown>>> {
+    for await (const { fields } of service.api.events({ since: '0', ...which }))
+      return fields as Readonly<Record<string, unknown>>;
+    throw new Error(`the stream of events ended without ${JSON.stringify(which)}`);
+  }
 
   test('the frontend is built by DKMS, and a guest that has it takes a probe', {
     timeout: 10 * minutes,
@@ -223,8 +278,7 @@ describe.skipIf(process.getuid?.() !== 0)('in a fresh Debian', () => {
     // Where it was shown something of this machine, empty folders stand.
     const named = [root.directory, '-mindepth', '1', '-name', '*vesper*', '-printf', '/%P\\n'];
     const left = (await runCommand('find', named)).stdout.split('\n').filter(Boolean);
-    const shown = [packages, kernel.directory, machine.directory, service.directory];
-    expect(left.filter((path) => !shown.some((folder) => `${folder}/`.startsWith(`${path}/`)))).toEqual([]);
+    expect(left.filter((path) => !shown().some((folder) => `${folder}/`.startsWith(`${path}/`)))).toEqual([]);
     expect((await root.run(['getent', 'group', 'vesper'], { accept: [2] })).stdout).toBe('');
   });
 });

@@ -116,6 +116,18 @@ describe('which way events take', () => {
   });
 });
 
+test('a guest without the frontend: said so, and the domain is as it was', async () => {
+  const name = 'without';
+  const one = await boot({ name, frontend: false });
+  await rig.service.guestFound(name, 30_000);
+  const before = await one.domain.xml();
+  await expect(rig.attach(['signal'], [], name)).rejects.toThrow(
+    /^without is running: .*: load vesper.ko in the guest/,
+  );
+  await expect.poll(() => rig.view(name).reason, patience).toMatch(/^no probe is wanted on it/);
+  expect(await one.domain.xml()).toBe(before);
+});
+
 describe('what a domain asks for itself', () => {
   const uri = 'urn:vesper:probes:1';
   const signals = (list: string) =>

@@ -11,7 +11,10 @@ import type { DomainDevices } from './domain-xml.ts';
 const portAlias = 'ua-vesper-channel';
 const vsockAlias = 'ua-vesper-vsock';
 
-export type Route = { readonly socketPath: string } | { readonly cid: number };
+export type Route =
+  | { readonly socketPath: string }
+  /** `fresh`: its device was plugged in just now. */
+  | { readonly cid: number; readonly fresh: boolean };
 
 /** libvirt chooses the socket's path: one of ours would have to be there wherever the domain is restored or migrates to. */
 const channelXml = `<channel type='unix'><source mode='bind'/><target type='virtio' name='${portName}'/><alias name='${portAlias}'/></channel>`;
@@ -33,11 +36,12 @@ export class ChannelDevice {
     const there = this.#find(before);
     if (there !== undefined) return there;
     const { vsockCid: cid } = before;
-    if (before.serialControllers === 0) return { cid: cid ?? (await this.#plugVsock()) };
+    if (before.serialControllers === 0)
+      return cid === undefined ? { cid: await this.#plugVsock(), fresh: true } : { cid, fresh: false };
     try {
       await this.#devices.plug('the channel', channelXml);
     } catch (thrown) {
-      if (cid !== undefined) return { cid };
+      if (cid !== undefined) return { cid, fresh: false };
       throw thrown;
     }
     const route = this.#find(await this.#devices.list());

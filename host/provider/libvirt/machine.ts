@@ -14,6 +14,24 @@ import type { GuestName } from './link.ts';
 
 export const providerName = 'libvirt';
 
+/** A guest has to find a device that is plugged in, to load its driver, and to listen there. */
+const freshLimitMs = 10_000;
+const freshPauseMs = 50;
+
+/** Calls until somebody listens: before, the kernel gives a call up after 2 s, or the guest refuses it. */
+async function connectFresh(cid: number): Promise<Channel> {
+  const deadline = performance.now() + freshLimitMs;
+  for (;;) {
+    try {
+      return await connectVsock(cid);
+    } catch (thrown) {
+      if (performance.now() > deadline || !(thrown instanceof VesperError) || thrown.code !== 'UNREACHABLE')
+        throw thrown;
+    }
+    await new Promise((next) => setTimeout(next, freshPauseMs));
+  }
+}
+
 /** Stays the same object when its domain ends and starts again. */
 export class LibvirtMachine implements Machine {
   readonly name: string;
@@ -64,7 +82,7 @@ export class LibvirtMachine implements Machine {
 
   async openChannel(): Promise<Channel> {
     const route = await this.#there().provideRoute();
-    if ('cid' in route) return connectVsock(route.cid);
+    if ('cid' in route) return route.fresh ? connectFresh(route.cid) : connectVsock(route.cid);
     const { socketPath } = route;
     return connectUnixSocket(socketPath, {
       description: `virtio-serial port ${portName} (${socketPath})`,
