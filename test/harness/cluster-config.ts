@@ -3,6 +3,13 @@
 /** A node's place in the cluster's network, which no other process sees. */
 export const addressOf = (id: number): string => `10.0.0.${id}`;
 
+/** How the nodes and their guest nodes know each other. */
+export const authKey = 'a key that every cluster of these tests has';
+
+/** Whom the nodes know by name. */
+export const hosts = (names: readonly string[]): string =>
+  names.map((name, index) => `${addressOf(index + 1)} ${name}\n`).join('');
+
 /**
  * Two nodes over knet. A node that a busy machine lets wait is not dead: the token's time is long, and what Corosync would
  * derive from it, which is how long a start takes, is short.

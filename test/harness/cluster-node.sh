@@ -22,7 +22,7 @@ mount -t tmpfs -o mode=0755 node /run
 mount -t tmpfs -o mode=0755 node /var/log
 mount -t tmpfs -o mode=1777 node /dev/shm
 hostname "$name"
-echo "127.0.1.1 $name" >>/etc/hosts
+cat "$config/hosts" >>/etc/hosts
 
 user() {
 	getent group "$2" >/dev/null || echo "$2:x:$3:" >>/etc/group
@@ -37,6 +37,7 @@ install -d -m 0755 /var/lib/corosync /var/log/corosync /etc/corosync /etc/pacema
 install -d -m 1777 /run/lock
 install -m 0644 "$config/corosync.conf" /etc/corosync/
 install "${owner[@]}" -m 0600 "$config/cib.xml" /var/lib/pacemaker/cib/
+install "${owner[@]}" -m 0640 "$config/authkey" /etc/pacemaker/
 
 # libvirt without what a machine of its own would have: a system bus, control groups, security modules.
 install -d -m 0755 /etc/libvirt
@@ -50,12 +51,19 @@ stdio_handler = "file"
 seccomp_sandbox = 0
 dynamic_ownership = 0
 END
+# The other node sends its machines here; to libvirt two machines with the same identity are the same one.
+cat >/etc/libvirt/libvirtd.conf <<END
+host_uuid = "$(cat /proc/sys/kernel/random/uuid)"
+listen_tls = 0
+listen_tcp = 1
+auth_tcp = "none"
+END
 
 echo ready
 while read -r daemon; do
 	case $daemon in
 	corosync) corosync -f >>/var/log/corosync.log 2>&1 & ;;
 	pacemaker) PCMK_logfile=/var/log/pacemaker/pacemaker.log pacemakerd -f >>/var/log/pacemakerd.log 2>&1 & ;;
-	libvirt) libvirtd >>/var/log/libvirtd.log 2>&1 & ;;
+	libvirt) libvirtd --listen >>/var/log/libvirtd.log 2>&1 & ;;
 	esac
 done

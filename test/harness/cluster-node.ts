@@ -13,6 +13,9 @@ export interface NodeFiles {
   readonly directory: string;
   readonly corosyncConf: string;
   readonly cib: string;
+  readonly authKey: string;
+  /** Lines of its /etc/hosts. */
+  readonly hosts: string;
 }
 
 export interface CommandResult {
@@ -66,6 +69,8 @@ export class ClusterNode {
       mkdirSync(join(directory, folder), { recursive: true });
     writeFileSync(join(directory, 'config', 'corosync.conf'), files.corosyncConf);
     writeFileSync(join(directory, 'config', 'cib.xml'), files.cib);
+    writeFileSync(join(directory, 'config', 'authkey'), files.authKey);
+    writeFileSync(join(directory, 'config', 'hosts'), files.hosts);
     const child = spawn(
       'setpriv',
       [

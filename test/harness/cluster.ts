@@ -5,7 +5,7 @@ import { mkdirSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { scratchDirectory } from '../../host/kernel/cache.ts';
-import { addressOf, cib, corosyncConf } from './cluster-config.ts';
+import { addressOf, authKey, cib, corosyncConf, hosts } from './cluster-config.ts';
 import { ClusterNode } from './cluster-node.ts';
 import { fetchClusterPackages } from './cluster-packages.ts';
 import { type ClusterState, clusterState, type Operation, type ResourceState } from './cluster-state.ts';
@@ -13,6 +13,8 @@ import { type ClusterState, clusterState, type Operation, type ResourceState } f
 export interface ClusterOptions {
   /** XML of resources that are there from the start; further ones by `cibadmin`. */
   readonly resources?: string;
+  /** On each node a bridge `br0` into the cluster's network, for virtual machines. */
+  readonly bridge?: boolean;
 }
 
 const names = ['node1', 'node2'] as const;
@@ -32,13 +34,16 @@ export class Cluster implements AsyncDisposable {
     const tree = await fetchClusterPackages();
     const cluster = new Cluster();
     try {
-      const files = { tree, corosyncConf: corosyncConf(names), cib: cib(names, options.resources ?? '') };
+      const files = {
+        ...{ tree, authKey, hosts: hosts(names), corosyncConf: corosyncConf(names) },
+        cib: cib(names, options.resources ?? ''),
+      };
       for (const name of names) {
         const directory = join(cluster.directory, name);
         mkdirSync(directory);
         cluster.#nodes.push(await ClusterNode.start(name, { ...files, directory }));
       }
-      cluster.#connect();
+      cluster.#connect(options.bridge ?? false);
       for (const node of cluster.#nodes) node.launch('corosync');
       await Promise.all(cluster.#nodes.map((node) => cluster.startPacemaker(node)));
       await cluster.until(
@@ -134,7 +139,7 @@ export class Cluster implements AsyncDisposable {
   }
 
   /** A cable between the nodes. */
-  #connect(): void {
+  #connect(bridge: boolean): void {
     const [first, second] = this.#nodes as [ClusterNode, ClusterNode];
     // The process id of the other end counts here, not on the node: its namespace of processes is not entered.
     const ip = (node: ClusterNode, ...args: readonly string[]) => {
@@ -144,8 +149,13 @@ export class Cluster implements AsyncDisposable {
     };
     ip(first, 'link', 'add', 'eth0', 'type', 'veth', 'peer', 'name', 'eth0', 'netns', String(second.pid));
     for (const [index, node] of this.#nodes.entries()) {
-      ip(node, 'address', 'add', `${addressOf(index + 1)}/24`, 'dev', 'eth0');
-      for (const device of ['lo', 'eth0']) ip(node, 'link', 'set', device, 'up');
+      if (bridge) {
+        ip(node, 'link', 'add', 'br0', 'type', 'bridge', 'forward_delay', '0');
+        ip(node, 'link', 'set', 'eth0', 'master', 'br0');
+      }
+      const device = bridge ? 'br0' : 'eth0';
+      ip(node, 'address', 'add', `${addressOf(index + 1)}/24`, 'dev', device);
+      for (const one of ['lo', 'eth0', device]) ip(node, 'link', 'set', one, 'up');
     }
   }
 

@@ -3,7 +3,7 @@
 import { randomUUID } from 'node:crypto';
 import { chmodSync, chownSync, existsSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { defaultGuestModules, guestImage } from '../../host/demo/image.ts';
+import { defaultGuestModules, guestImage, type ImageOptions } from '../../host/demo/image.ts';
 import type { MachineType } from '../../host/demo/qemu-arguments.ts';
 import { SerialLine } from '../../host/demo/serial.ts';
 import { GuestShell } from '../../host/demo/shell.ts';
@@ -31,6 +31,10 @@ export interface LibvirtGuestOptions {
   readonly sharedMemory?: boolean;
   /** With unit; 256 MiB unless given. */
   readonly memory?: { readonly size: number; readonly unit: 'MiB' | 'KiB' };
+  /** Further kernel modules that it loads. */
+  readonly modules?: readonly string[];
+  /** Further files of its image; `etc/rc` is run before it is ready. */
+  readonly files?: ImageOptions['files'];
 }
 
 /** Where a guest's files go, and whose they are. */
@@ -67,7 +71,8 @@ export class LibvirtGuest {
     const kernel = await fetchKernel(options.kernel ?? '6.1');
     const image = await guestImage(kernel, {
       ...(options.frontend === true ? {} : { frontend: false }),
-      modules: [...defaultGuestModules, 'virtio_balloon'],
+      modules: [...defaultGuestModules, 'virtio_balloon', ...(options.modules ?? [])],
+      files: options.files ?? {},
     });
     // The daemon's user may not look into this user's cache.
     const copy = (file: string, source: string) => {
@@ -129,7 +134,10 @@ interface DomainParts extends LibvirtGuestOptions {
 
 /** The domain as its owner would have defined it: of VESPER there is nothing in it. */
 function domainXml(parts: DomainParts): string {
-  const modules = ['virtio_pci', 'virtio_console', 'virtio_balloon', ...(parts.frontend ? ['vesper'] : [])];
+  const modules = [
+    ...['virtio_pci', 'virtio_console', 'virtio_balloon', ...(parts.modules ?? [])],
+    ...(parts.frontend ? ['vesper'] : []),
+  ];
   const rootPorts =
     parts.machine === 'q35'
       ? `<controller type='pci' index='0' model='pcie-root'/>${`<controller type='pci' model='pcie-root-port'/>`.repeat(parts.rootPorts ?? 6)}`
