@@ -14,6 +14,7 @@ const everyMs = 30_000;
 const hurriedMs = 1_000;
 const hurriesMs = 20_000;
 const mostBytes = 64;
+const longestReason = 300;
 
 interface Watched {
   readonly guest: ManagedGuest;
@@ -114,7 +115,9 @@ export class PidFiles {
   }
 
   #failed({ guest, problems }: Watched, file: string, reason: string): void {
-    const problem = `${guest.machine.name}: the process of ${file} is not known: ${reason}`;
+    // The guest's agent has a say in it.
+    const said = reason.slice(0, longestReason).replaceAll(/[^\x20-\x7e]/g, '?');
+    const problem = `${guest.machine.name}: the process of ${file} is not known: ${said}`;
     if (problems.get(file) === problem) return;
     problems.set(file, problem);
     this.#log.warn({ guest: guest.machine.name }, problem);

@@ -3,7 +3,7 @@
 import { randomUUID } from 'node:crypto';
 import { chmodSync, chownSync, existsSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { defaultGuestModules, guestImage } from '../../host/demo/image.ts';
+import { defaultGuestModules, guestImage, type ImageOptions } from '../../host/demo/image.ts';
 import type { MachineType } from '../../host/demo/qemu-arguments.ts';
 import { SerialLine } from '../../host/demo/serial.ts';
 import { GuestShell } from '../../host/demo/shell.ts';
@@ -21,6 +21,8 @@ export interface LibvirtGuestOptions {
   readonly kernel?: KernelKey;
   /** With the frontend; without unless given. */
   readonly frontend?: boolean;
+  /** Further files in it, as in `ImageOptions`. */
+  readonly files?: ImageOptions['files'];
   /** More XML among the devices. */
   readonly devices?: string;
   /** Of q35; 6 unless given. */
@@ -68,6 +70,7 @@ export class LibvirtGuest {
     const image = await guestImage(kernel, {
       ...(options.frontend === true ? {} : { frontend: false }),
       modules: [...defaultGuestModules, 'virtio_balloon'],
+      files: options.files ?? {},
     });
     // The daemon's user may not look into this user's cache.
     const copy = (file: string, source: string) => {
