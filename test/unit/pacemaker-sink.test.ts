@@ -393,7 +393,9 @@ describe('a node that is fenced', () => {
     await becomes(sink, { 'fence done': 1 });
     expect(cluster.calls).toEqual([fenceWeb1]);
     expect(cluster.attributes).toEqual([
-      expect.stringMatching(/^--name vesper-web1 --update .*: crash: .*; web1 was fenced; .* --node node1$/),
+      expect.stringMatching(
+        /^--name vesper-web1 --update .*: crash: .*; web1 was fenced; .* --node node1 --lifetime reboot$/,
+      ),
     ]);
   });
 
@@ -434,10 +436,12 @@ describe('a node that is fenced', () => {
     cluster.sayXml(remote());
     const first = start(fencing);
     const events = deaths({});
+    cluster.trouble = '[ "$1" != --history ] || exit 102';
     first.deliver(events);
     await expect.poll(() => cluster.calls).toHaveLength(1);
     const second = start(fencing);
     second.deliver(events);
+    cluster.trouble = '';
     await becomes(second, { 'fence done': 1 });
     expect(cluster.calls).toEqual([fenceWeb1]);
   });
