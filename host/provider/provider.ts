@@ -94,6 +94,11 @@ export interface Machine extends MachineDescription {
   provideShadow(bytes: number): Promise<ProvidedRegion>;
   /** Opens the machine's RAM; throws PROVIDER with the reason where it is not shared. The caller closes it. */
   sharedRam(): Promise<SharedRam>;
+  /**
+   * The beginning of a file of the guest, by the QEMU guest agent in it. Throws UNREACHABLE or TIMEOUT where none answers, and REFUSED
+   * with the guest's words where it cannot be read.
+   */
+  readGuestFile?(path: string, mostBytes: number): Promise<Uint8Array>;
   /** Unplugs everything VESPER plugged: the guest's hardware is as it was. Of a machine that is gone, removes its files. */
   release(): Promise<void>;
 }

@@ -159,14 +159,16 @@ const schema = z.strictObject({
               process: text.min(1, 'write the name of a process, also with * and ?').optional(),
               cgroup: text.min(1, 'write a cgroup or a unit, also with * and ?').optional(),
               unit: text.min(1, 'write a unit of systemd, also with * and ?').optional(),
+              pid_file: absolutePath.optional(),
               fields: z.record(text, text).default({}),
               resource: clusterName.optional(),
               action: clusterAction.default('fail'),
               second_sign: yesOrNo.default(false),
             })
             .refine(
-              ({ events, process, unit }) => [events, process, unit].some((named) => named !== undefined),
-              `name a process, a unit, or events: a list of ${eventWords.join(', ')} or PROBE.EVENT`,
+              ({ events, process, unit, pid_file: pidFile }) =>
+                [events, process, unit, pidFile].some((named) => named !== undefined),
+              `name a process, a unit, a pid_file, or events: a list of ${eventWords.join(', ')} or PROBE.EVENT`,
             )
             .refine(
               ({ action, resource }) => action !== 'fence' || resource === undefined,
@@ -258,8 +260,9 @@ function clusterOf(written: WrittenCluster, whereOf: (rule: number) => string): 
       callsPerMinute: written.calls_per_minute,
       keepMs: written.keep,
       dumpMs: written.crash_dump,
-      rules: written.rules.map(({ second_sign: secondSign, events, ...rule }, at) => ({
+      rules: written.rules.map(({ second_sign: secondSign, pid_file: pidFile, events, ...rule }, at) => ({
         ...rule,
+        ...(pidFile === undefined ? {} : { pidFile }),
         // A process that a rule is about is one whose death matters, however it dies.
         events: events ?? ['crash', 'oom'],
         secondSign,

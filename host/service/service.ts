@@ -114,7 +114,7 @@ export class Service {
 
   /** The rules for the cluster from now on, where the service began with some. */
   reconfigureCluster(pacemaker: PacemakerConfig | undefined): void {
-    if (pacemaker !== undefined) this.#cluster?.sink.configure(pacemaker.settings);
+    if (pacemaker !== undefined) this.#cluster?.configure(pacemaker.settings);
   }
 
   /** Why something is not as it should be, beside what providers say; undefined: it is now. */

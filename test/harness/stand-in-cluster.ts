@@ -28,7 +28,7 @@ export class StandInCluster implements Disposable {
 --history) cat "$here/fenced" 2>/dev/null || cat ${recorded}/fence-no-history.xml ;;
 *) echo "$*" >>"$here/calls"; [ -e "$here/idle" ] && { echo "Couldn't fence" >&2; exit 1; }; sed "s/2026-11-30 23:40:38Z/$(date -u '+%F %TZ')/" ${recorded}/fence-history.xml >"$here/fenced" ;;
 esac`,
-      attrd_updater: 'echo "$*" >>"$here/attributes"',
+      crm_attribute: 'echo "$*" >>"$here/attributes"',
     };
     for (const [name, action] of Object.entries(programs)) {
       const file = join(this.directory, name);
@@ -70,7 +70,7 @@ esac`,
     return this.#lines('times').map(Number);
   }
 
-  /** Arguments of the calls of attrd_updater. */
+  /** Arguments of the calls of crm_attribute. */
   get attributes(): readonly string[] {
     return this.#lines('attributes');
   }

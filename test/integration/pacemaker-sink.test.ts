@@ -6,7 +6,8 @@
  */
 
 import { execFile } from 'node:child_process';
-import { chmodSync, writeFileSync } from 'node:fs';
+import { chmodSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { promisify } from 'node:util';
 import { afterAll, beforeAll, beforeEach, describe, expect, onTestFinished, test } from 'vitest';
@@ -16,6 +17,7 @@ import type { Rule } from '../../host/sink/pacemaker/rules.ts';
 import { Cluster } from '../harness/cluster.ts';
 import type { ClusterNode } from '../harness/cluster-node.ts';
 import { clusterObstacle } from '../harness/cluster-obstacle.ts';
+import { agentPort, guestAgentFiles, startGuestAgent } from '../harness/guest-agent-files.ts';
 import { MetricsPage } from '../harness/metrics-page.ts';
 import { leftovers, Rig, repository } from '../harness/rig.ts';
 
@@ -75,6 +77,7 @@ function configuration(node: ClusterNode): PacemakerConfig {
         rule({ events: ['signal.delivered'], fields: { signal: 'SIGUSR2' } }),
         rule({ process: 'marked', action: 'attribute' }),
         rule({ unit: 'shop' }),
+        rule({ pidFile: '/tmp/daemon.pid' }),
         rule({ process: 'stuck', action: 'fence', resource: undefined }),
         rule({ events: ['panic'], resource: 'vm' }),
         rule({ events: ['silence'], resource: 'vm', secondSign: true }),
@@ -90,6 +93,7 @@ describe.skipIf(obstacle !== undefined)(
     let node: ClusterNode;
     let rig: Rig;
     let config: PacemakerConfig;
+    let directory: string;
     let before: { readonly page: MetricsPage; readonly web: number; readonly vm: number };
 
     const page = async () => new MetricsPage(await rig.service.metrics.page());
@@ -117,8 +121,11 @@ describe.skipIf(obstacle !== undefined)(
       await node.check('cibadmin', '--replace', '--scope', 'constraints', '--xml-text', places);
       for (const id of ['web', 'vm']) await startedHere(id);
       config = configuration(node);
+      directory = mkdtempSync(join(tmpdir(), 'vesper-test-'));
       rig = await Rig.start({
         pacemaker: config,
+        files: await guestAgentFiles(),
+        qemuArguments: agentPort(join(directory, 'agent')),
         keepRow: (batch, row) => batch.declaration(row)?.name === 'died',
       });
       await rig.attach(['signal', 'oom']);
@@ -126,6 +133,7 @@ describe.skipIf(obstacle !== undefined)(
     afterAll(async () => {
       await rig?.close();
       await cluster?.close();
+      if (directory !== undefined) rmSync(directory, { recursive: true });
       expect(leftovers()).toEqual([]);
     });
     beforeEach(async () => {
@@ -198,6 +206,36 @@ describe.skipIf(obstacle !== undefined)(
       await rig.event(({ event, fields }) => event === 'died' && fields['signal'] === 'SIGTERM');
       expect(await owed()).toBe(0);
       expect(await increase('fail', 'done')).toBe(0);
+    });
+
+    test('a process is known by its pid file, which the guest agent reads', async () => {
+      const problem = () => rig.service.problems().get('pacemaker');
+      const file = 'the process of /tmp/daemon.pid is not known: ';
+      await expect.poll(problem, patience).toContain(`${file}${rig.machine.name}: no guest agent answers`);
+      await rig.machine.start(startGuestAgent);
+      const reread = () => rig.service.reconfigureCluster(config);
+      reread();
+      await expect.poll(problem, patience).toMatch(/agent refused guest-file-open: .*No such file/);
+      const first = await rig.machine.start('actor --name daemon pause');
+      const other = await rig.machine.start('actor --name daemon pause');
+      await rig.machine.check(`echo ${first} >/tmp/daemon.pid`);
+      reread();
+      await expect.poll(problem, patience).toBeUndefined();
+      await rig.machine.run(`kill -SEGV ${other}`);
+      await rig.event(({ event, fields }) => event === 'died' && fields['pid'] === other);
+      expect([await owed(), await calls()]).toEqual([0, 0]);
+      await rig.machine.run(`kill -SEGV ${first}`);
+      await expect.poll(() => increase('fail', 'done'), patience).toBe(1);
+      expect(starts('web')).toBe(before.web + 1);
+      // A successor is found by itself, once its number was read.
+      const successor = async () => {
+        const pid = await rig.machine.start('actor --name daemon pause');
+        await rig.machine.run(`echo ${pid} >/tmp/daemon.pid; sleep 3; kill -SEGV ${pid}`);
+        await rig.event(({ event, fields }) => event === 'died' && fields['pid'] === pid);
+        await expect.poll(owed, patience).toBe(0);
+        return increase('fail', 'done');
+      };
+      await expect.poll(successor, patience).toBe(2);
     });
 
     test('an OOM kill of something else is recorded, and nothing else', async () => {

@@ -179,11 +179,11 @@ describe('a configuration', () => {
     [['log: { level: [info] }'], 'v.yaml:1:8: log.level: write one value here'],
     [
       ['pacemaker:', '  rules:', '    - guest: a', '      proces: b'],
-      /\nv.yaml:4:7: pacemaker.rules.0.proces: unknown key: did you mean process\? Here may stand guest, events, process, cgroup, unit, fields, resource, action, second_sign$/,
+      /\nv.yaml:4:7: pacemaker.rules.0.proces: unknown key: did you mean process\? Here may stand guest, events, process, cgroup, unit, pid_file, fields, resource, action, second_sign$/,
     ],
     [
       ['pacemaker:', '  rules:', '    - guest: a'],
-      'v.yaml:3:7: pacemaker.rules.0: name a process, a unit, or events: a list of crash, oom, panic, silence or PROBE.EVENT',
+      'v.yaml:3:7: pacemaker.rules.0: name a process, a unit, a pid_file, or events: a list of crash, oom, panic, silence or PROBE.EVENT',
     ],
     [
       ['pacemaker: { rules: [{ guest: a, events: [hang] }] }'],

@@ -40,12 +40,13 @@ const declare = (name: string, payloadBytes: number, ...fields: FieldDeclaration
 };
 const died = declare(
   'died',
-  44,
+  48,
   number('signal', 0),
   number('kernel', 4),
   number('sender_tgid', 8),
   chars('comm', 12, 16, 'comm'),
   chars('sender_comm', 28, 16, 'comm'),
+  number('pid', 44),
 );
 const kill = declare('kill', 56, chars('comm', 0, 16, 'comm'), chars('victim_memcg', 16, 40, 'detail'));
 const panic = declare('panic', 16, chars('message', 0, 16, 'detail'));
@@ -56,10 +57,19 @@ interface Death {
   readonly sender?: number;
   readonly comm?: string;
   readonly by?: string;
+  readonly pid?: number;
 }
 
-function deathOf({ signal = 11, kernel = 1, sender = 7, comm = 'httpd', by = comm }: Death): Buffer {
-  const payload = Buffer.alloc(44);
+function deathOf({
+  signal = 11,
+  kernel = 1,
+  sender = 7,
+  comm = 'httpd',
+  by = comm,
+  pid = 100,
+}: Death): Buffer {
+  const payload = Buffer.alloc(48);
+  payload.writeUInt32LE(pid, 44);
   [signal, kernel, sender].forEach((value, at) => {
     payload.writeUInt32LE(value, 4 * at);
   });
@@ -130,7 +140,7 @@ afterEach(() => {
   cluster[Symbol.dispose]();
 });
 
-function start(settings: Partial<PacemakerSettings> = {}): PacemakerSink {
+function start(settings: Partial<PacemakerSettings> = {}, pidGone?: (uuid: string) => void): PacemakerSink {
   const sink = new PacemakerSink({
     log: silentLog(),
     settings: {
@@ -147,6 +157,7 @@ function start(settings: Partial<PacemakerSettings> = {}): PacemakerSink {
     ledgerPath: join(cluster.directory, 'ledger.json'),
     incidentsPath: join(cluster.directory, 'incidents'),
     lastEvents: (...asked) => [{ type: 'event', asked }],
+    pidGone,
     matchesGuest,
   });
   sinks.push(sink);
@@ -206,6 +217,34 @@ describe('what an event means', () => {
     expect(await owed(sink)).toBe(meant ? 1 : 0);
     // What nobody listed is recorded.
     expect(await outcomes(sink)).toEqual(meant ? {} : { 'record done': 1 });
+  });
+
+  test('a process is known by its pid file, as it was read last', async () => {
+    const file = '/run/httpd.pid';
+    const gone: string[] = [];
+    const rules = [rule({ process: undefined, pidFile: file, action: 'attribute' })];
+    const sink = start({ rules }, (one) => gone.push(one));
+    expect(sink.pidFiles(uuid, 'web1')).toEqual([file]);
+    cluster.trouble = 'exit 102';
+    const dies = async (pid: number) => {
+      sink.deliver(deaths({ pid, comm: 'any' }));
+      return owed(sink);
+    };
+    expect(await dies(7)).toBe(0);
+    sink.pidRead(uuid, 'web1', file, 7);
+    expect([await dies(70), gone]).toEqual([0, []]);
+    expect([await dies(7), gone]).toEqual([1, [uuid]]);
+    // The daemon that crashed left its file, and another process got its number.
+    sink.pidRead(uuid, 'web1', file, 7);
+    await dies(7);
+    expect((await pageOf(sink)).value('vesper_pacemaker_events_total')).toBe(1);
+    sink.pidRead(uuid, 'web1', file, 8);
+    await dies(8);
+    expect((await pageOf(sink)).value('vesper_pacemaker_events_total')).toBe(2);
+    sink.pidRead(uuid, 'web1', file, 9);
+    sink.booted(uuid, 'web1', 'boot-2');
+    await dies(9);
+    expect((await pageOf(sink)).value('vesper_pacemaker_events_total')).toBe(2);
   });
 
   test('of two rules the later one counts', async () => {
@@ -354,7 +393,9 @@ describe('a node that is fenced', () => {
     await becomes(sink, { 'fence done': 1 });
     expect(cluster.calls).toEqual([fenceWeb1]);
     expect(cluster.attributes).toEqual([
-      expect.stringMatching(/^--name vesper-web1 --update .*: crash: .*; web1 was fenced; .* --node node1$/),
+      expect.stringMatching(
+        /^--name vesper-web1 --update .*: crash: .*; web1 was fenced; .* --node node1 --lifetime reboot$/,
+      ),
     ]);
   });
 
@@ -395,10 +436,12 @@ describe('a node that is fenced', () => {
     cluster.sayXml(remote());
     const first = start(fencing);
     const events = deaths({});
+    cluster.trouble = '[ "$1" != --history ] || exit 102';
     first.deliver(events);
     await expect.poll(() => cluster.calls).toHaveLength(1);
     const second = start(fencing);
     second.deliver(events);
+    cluster.trouble = '';
     await becomes(second, { 'fence done': 1 });
     expect(cluster.calls).toEqual([fenceWeb1]);
   });

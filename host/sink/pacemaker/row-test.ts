@@ -67,6 +67,12 @@ export function unitTest(decoder: EventDecoder, pattern: string): RowTest | unde
       .some((part) => expression.test(part));
 }
 
+/** The process is the one of a pid file; not where it is not known which that is. */
+export function pidTest(decoder: EventDecoder, pid: () => number | undefined): RowTest | undefined {
+  const field = decoder.field('pid') ?? decoder.field('target_tgid');
+  return field && ((rows, row) => Number(field.read(rows, row)) === pid());
+}
+
 export function fieldTest(decoder: EventDecoder, name: string, shown: string): RowTest | undefined {
   const field = decoder.field(name);
   if (field === undefined) return undefined;

@@ -43,6 +43,8 @@ export interface PacemakerParts {
   readonly incidentsPath: string;
   /** The last events of a boot of a guest, oldest first. */
   readonly lastEvents: (uuid: string, bootId: string, most: number) => readonly EventDocument[];
+  /** The process of a pid file died: soon there is another one. */
+  readonly pidGone?: ((uuid: string) => void) | undefined;
   /** Whether the pattern of a rule means a guest. */
   readonly matchesGuest: (
     pattern: string,
@@ -62,7 +64,7 @@ const sameSignMs = 1_000;
 class WatchedGuest {
   readonly uuid: string;
   name: string;
-  rules: GuestRules;
+  rules = new GuestRules([], () => undefined);
   bootId = '';
   /** The last boot that is over, and why. */
   over: { readonly bootId: string; readonly reason: string } | undefined;
@@ -70,13 +72,15 @@ class WatchedGuest {
   dumping = false;
   /** When each kind of sign was last seen, and what it means where a rule is about it. */
   readonly signs = new Map<string, { readonly atMs: number; readonly open?: (() => void) | undefined }>();
+  /** Processes of this boot, by their pid files; those that died are none any more. */
+  readonly pids = new Map<string, number>();
+  readonly deadPids = new Map<string, number>();
   /** Of incidents of this boot. */
   readonly keys = new Map<Meaning, string>();
 
-  constructor(uuid: string, name: string, rules: GuestRules) {
+  constructor(uuid: string, name: string) {
     this.uuid = uuid;
     this.name = name;
-    this.rules = rules;
   }
 }
 
@@ -91,6 +95,7 @@ export class PacemakerSink {
   readonly #actuator: Actuator;
   readonly #tally = new Tally();
   readonly #lastEvents: PacemakerParts['lastEvents'];
+  readonly #pidGone: PacemakerParts['pidGone'];
   /** What is known of incidents, also of those that are over. */
   readonly incidents: IncidentFiles;
   /** Incidents that are only counted, by their key: until the guest boots anew. */
@@ -103,6 +108,7 @@ export class PacemakerSink {
     this.#log = log;
     this.#matchesGuest = parts.matchesGuest;
     this.#lastEvents = parts.lastEvents;
+    this.#pidGone = parts.pidGone;
     this.incidents = new IncidentFiles(parts.incidentsPath, log);
     this.#rules = [...usualRules, ...settings.rules];
     this.#ledger = new Ledger(ledgerPath, log);
@@ -135,7 +141,7 @@ export class PacemakerSink {
     this.#rules = [...usualRules, ...settings.rules];
     this.#actuator.configure(settings);
     for (const guest of this.#guests.values()) {
-      guest.rules = this.#rulesOf(guest.name, guest.uuid);
+      guest.rules = this.#rulesOf(guest);
       guest.keys.clear();
     }
   }
@@ -202,6 +208,22 @@ export class PacemakerSink {
     this.#guest(uuid, name).dumping = true;
   }
 
+  /** The files of the guest that rules ask for, each with the number of a process. */
+  pidFiles(uuid: string, name: string): readonly string[] {
+    return this.#guest(uuid, name).rules.pidFiles;
+  }
+
+  /** What stands in one of them now; undefined: nothing, or nobody knows. */
+  pidRead(uuid: string, name: string, pidFile: string, pid: number | undefined): void {
+    const { pids, deadPids } = this.#guest(uuid, name);
+    // A daemon that crashed leaves its file.
+    if (pid === undefined || pid === deadPids.get(pidFile)) pids.delete(pidFile);
+    else {
+      pids.set(pidFile, pid);
+      deadPids.delete(pidFile);
+    }
+  }
+
   /** What is not told by an event of a probe: silence, or a panic that the hypervisor tells. */
   told(uuid: string, name: string, word: EventWord, evidence: string): void {
     const guest = this.#guest(uuid, name);
@@ -222,6 +244,7 @@ export class PacemakerSink {
 
   #means(guest: WatchedGuest, meaning: Meaning, batch: WatchedBatch, row: number): void {
     const panic = meaning.event === 'panic';
+    if (meaning.rule.pidFile !== undefined) this.#processDied(guest, meaning);
     const lastNs = panic ? noneLaterNs : (batch.columns.timeNs[row] as number);
     const { bootId } = batch.incarnation;
     this.#tally.events += 1;
@@ -239,6 +262,17 @@ export class PacemakerSink {
     if (this.#ledger.knows(key, lastNs)) return;
     if (meaning.rule.secondSign && nowMs - (guest.signs.get(meaning.event)?.atMs ?? 0) < sameSignMs) return;
     this.#weigh(guest, meaning, bootId, () => ({ evidence: evidenceOf(batch, row), lastMs, lastNs }));
+  }
+
+  /** A process that the OOM killer chose is told to have died after that. */
+  #processDied({ uuid, pids, deadPids }: WatchedGuest, { event, rule }: Meaning): void {
+    const { pidFile = '' } = rule;
+    const pid = pids.get(pidFile);
+    if (pid === undefined || (event !== 'crash' && event !== 'oom')) return;
+    this.#pidGone?.(uuid);
+    if (event === 'oom') return;
+    pids.delete(pidFile);
+    deadPids.set(pidFile, pid);
   }
 
   /** As keyOf, made once for each boot and meaning. */
@@ -342,6 +376,8 @@ export class PacemakerSink {
   #forget(guest: WatchedGuest): void {
     guest.signs.clear();
     guest.keys.clear();
+    guest.pids.clear();
+    guest.deadPids.clear();
     guest.dumping = false;
     for (const [key, incident] of this.#recorded) {
       const { uuid, count, event, evidence, guest: name } = incident;
@@ -355,19 +391,18 @@ export class PacemakerSink {
   #guest(uuid: string, name: string): WatchedGuest {
     const known = this.#guests.get(uuid);
     if (known?.name === name) return known;
-    const rules = this.#rulesOf(name, uuid);
-    if (known !== undefined) {
-      known.name = name;
-      known.rules = rules;
-      return known;
-    }
-    const guest = new WatchedGuest(uuid, name, rules);
+    const guest = known ?? new WatchedGuest(uuid, name);
+    guest.name = name;
+    guest.rules = this.#rulesOf(guest);
     this.#guests.set(uuid, guest);
     return guest;
   }
 
-  #rulesOf(name: string, uuid: string): GuestRules {
-    return new GuestRules(this.#rules.filter(({ guest }) => this.#matchesGuest(guest, { name, uuid })));
+  #rulesOf(guest: WatchedGuest): GuestRules {
+    return new GuestRules(
+      this.#rules.filter((rule) => this.#matchesGuest(rule.guest, guest)),
+      (pidFile) => guest.pids.get(pidFile),
+    );
   }
 }
 
