@@ -18,11 +18,12 @@ export class StandInCluster implements Disposable {
 
   constructor() {
     this.say('running');
+    writeFileSync(join(this.directory, 'failed'), recordedXml('failed'));
     const programs = {
       crm_mon: 'cat "$here/status"',
       cibadmin: `cat ${recorded}/cib.xml`,
       crm_node: 'echo node1',
-      crm_resource: `date +%s%3N >>"$here/times"; echo "$*" >>"$here/calls"; [ -e "$here/idle" ] && exit; sed "s/Sat Nov 21 16:40:23 2026/$(LC_ALL=C date '+%a %b %e %T %Y')/" ${recorded}/failed.xml >"$here/status.new" && mv "$here/status.new" "$here/status"`,
+      crm_resource: `date +%s%3N >>"$here/times"; echo "$*" >>"$here/calls"; [ -e "$here/idle" ] && exit; sed "s/Sat Nov 21 16:40:23 2026/$(LC_ALL=C date '+%a %b %e %T %Y')/" "$here/failed" >"$here/status.new" && mv "$here/status.new" "$here/status"`,
       attrd_updater: 'echo "$*" >>"$here/attributes"',
     };
     for (const [name, action] of Object.entries(programs)) {
@@ -36,6 +37,16 @@ export class StandInCluster implements Disposable {
   /** What crm_mon says from now on. */
   say(name: string): void {
     writeFileSync(join(this.directory, 'status'), recordedXml(name));
+  }
+
+  /** `web` runs on a guest node from now on, which keeps its own time: when it says that `web` was last started. */
+  set startedByGuest(time: string) {
+    for (const name of ['running', 'failed']) {
+      const xml = recordedXml(name)
+        .replace(/(<node name="node1" .*?type=)"member"/, '$1"remote"')
+        .replace(/(id="web" .*?task="start" .*?last-rc-change=)"[^"]*"/s, `$1"${time}"`);
+      writeFileSync(join(this.directory, name === 'running' ? 'status' : name), xml);
+    }
   }
 
   /** What every command does first from now on, in the language of the shell; empty: nothing. */

@@ -7,7 +7,7 @@
 
 import { messageOf, VesperError } from '../../error.ts';
 import type { Logger } from '../../log.ts';
-import type { ClusterStatus, HistoryMark } from './cluster-status.ts';
+import type { ClusterStatus, HistoryMark, ResourceHistory } from './cluster-status.ts';
 import type { ClusterCommands } from './commands.ts';
 import { attributeName, explanation, type Incident, printable } from './incident.ts';
 import { Lanes } from './lanes.ts';
@@ -66,6 +66,8 @@ const firstPollMs = 100;
 const mostPollMs = 2_000;
 const longestRetryMs = 30_000;
 const lookAgainMs = 30_000;
+/** Within that time no cluster finds a failure by itself and starts anew what failed. */
+const foundLateMs = 5_000;
 
 export class Actuator {
   readonly #commands: ClusterCommands;
@@ -75,6 +77,8 @@ export class Actuator {
   readonly #over: (incident: Incident, outcome: Outcome) => void;
   readonly #lanes = new Lanes<Incident>((incident) => this.#take(incident));
   readonly #attempts = new WeakMap<Incident, number>();
+  /** Of what runs on guest nodes: the call of the last start when an incident was first looked at. */
+  readonly #startCalls = new WeakMap<Incident, number>();
   readonly #closing = new AbortController();
   #settings: ActuatorSettings;
   #rate: RateLimit;
@@ -178,7 +182,7 @@ export class Actuator {
     }
     const { resource, node } = target;
     const history = status.history(resource, node);
-    if (secondOf(history.startedMs ?? 0) > secondOf(incident.lastMs))
+    if (this.#startedSince(incident, history, hasOwnClock(status, node)))
       return over('recovered', `${resource} was started on ${node} since`);
     const cooldownMs = (this.#ledger.actedAt(resource) ?? 0) + this.#settings.cooldownMs - Date.now();
     if (incident.action === 'fail' && cooldownMs > 0)
@@ -193,6 +197,19 @@ export class Actuator {
     return incident.action === 'attribute'
       ? this.#mark(incident, resource, node)
       : this.#fail(incident, resource, node, history);
+  }
+
+  /**
+   * Whether the resource was started after the incident's last event. A guest's clock may say anything, so what began on a guest node
+   * later than when we first looked is known by its call; only of what was found too late to know is the clock believed.
+   */
+  #startedSince(incident: Incident, { startCall, startedMs }: ResourceHistory, ownClock: boolean): boolean {
+    const later = secondOf(startedMs ?? 0) > secondOf(incident.lastMs);
+    if (!ownClock) return later;
+    const firstSeen = this.#startCalls.get(incident);
+    if (firstSeen !== undefined) return startCall !== firstSeen;
+    this.#startCalls.set(incident, startCall);
+    return later && Date.now() - incident.lastMs > foundLateMs;
   }
 
   /** Why an incident is over, or held, whatever the cluster says; a call that was begun is seen to its end. */
@@ -249,15 +266,18 @@ export class Actuator {
   async #acted(incident: Incident): Promise<Step> {
     const { called } = incident;
     if (called === undefined) return later(0, 'there was no call');
-    const { resource, node, atMs } = called;
+    const { resource, node, mark, atMs } = called;
     await this.#explain(incident, node, resource, `failed on ${node}`);
     const again = await this.#poll(recoveryLimitMs, (status) => {
       const instances = status.resources.filter(({ id }) => id === resource);
+      const anew = (name: string): boolean => {
+        const { startCall, startedMs, lastCall } = status.history(resource, name);
+        if (name !== node || !hasOwnClock(status, name)) return secondOf(startedMs ?? 0) >= secondOf(atMs);
+        // Where the guest booted anew the calls are counted anew, too.
+        return startCall > mark.lastCall || (startCall >= 0 && lastCall < mark.lastCall);
+      };
       return instances.some(
-        ({ nodes, pending, role }) =>
-          pending === undefined &&
-          role !== 'Stopped' &&
-          nodes.some((name) => secondOf(status.history(resource, name).startedMs ?? 0) >= secondOf(atMs)),
+        ({ nodes, pending, role }) => pending === undefined && role !== 'Stopped' && nodes.some(anew),
       );
     });
     if (incident.count > 1) await this.#explain(incident, node, resource, `failed on ${node}`);
@@ -353,6 +373,10 @@ const loud: ReadonlySet<Outcome> = new Set<Outcome>(['unconfirmed', 'failed', 'g
 
 const over = (outcome: Outcome, sentence: string): Step => ({ kind: 'over', outcome, sentence });
 const later = (afterMs: number, sentence: string): Step => ({ kind: 'later', afterMs, sentence });
+
+/** Guest nodes and others that only run what the cluster tells them to: not the machine that we are on. */
+const hasOwnClock = ({ nodes }: ClusterStatus, node: string): boolean =>
+  nodes.some(({ name, type }) => name === node && type === 'remote');
 
 const secondOf = (ms: number): number => Math.floor(ms / 1e3);
 

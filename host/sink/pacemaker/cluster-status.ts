@@ -32,7 +32,12 @@ export interface HistoryMark {
 }
 
 export interface ResourceHistory extends HistoryMark {
-  /** Of the last successful start, in milliseconds since 1970, exact to a second; undefined: not known. */
+  /** Call of the last successful start; −1: there is none. */
+  readonly startCall: number;
+  /**
+   * Of the last successful start, in milliseconds since 1970, exact to a second; undefined: not known. By the clock of the node, which of
+   * a guest node is the guest's.
+   */
   readonly startedMs: number | undefined;
 }
 
@@ -99,6 +104,7 @@ function historyOf(root: Element, resource: string, node: string): ResourceHisto
     // A count that reached the highest one is called so.
     failCount: Number(history?.text('fail-count')?.replace('INFINITY', '1000000') ?? 0),
     lastFailure: history?.text('last-failure') ?? '',
+    startCall: Number(started?.text('call') ?? -1),
     startedMs: Number.isNaN(startedMs) ? undefined : startedMs,
   };
 }
