@@ -44,11 +44,16 @@ export class InstanceLock {
   }
 }
 
-/** Start time in clock ticks after boot (proc(5), stat field 22): with the pid it names a process. Empty where it is gone. */
+/**
+ * Start time in clock ticks after boot (proc(5), stat field 22): with the pid it names a process. Empty where it is gone, also
+ * where it is dead and nobody has asked how it ended, which it may stay for ever in a container.
+ */
 function startTimeOf(pid: number): string {
   try {
     const stat = readFileSync(`/proc/${pid}/stat`, 'utf8');
-    return stat.slice(stat.lastIndexOf(')') + 2).split(' ')[19] ?? '';
+    const fields = stat.slice(stat.lastIndexOf(')') + 2).split(' ');
+    const [state = ''] = fields;
+    return 'ZX'.includes(state) ? '' : (fields[19] ?? '');
   } catch {
     return '';
   }
