@@ -18,17 +18,13 @@ export class StandInCluster implements Disposable {
 
   constructor() {
     this.say('running');
+    writeFileSync(join(this.directory, 'failed'), recordedXml('failed'));
     const programs = {
       crm_mon: 'cat "$here/status"',
       cibadmin: `cat ${recorded}/cib.xml`,
       crm_node: 'echo node1',
-      crm_resource: `date +%s%3N >>"$here/times"; echo "$*" >>"$here/calls"; [ -e "$here/idle" ] && exit; sed "s/Sat Nov 21 16:40:23 2026/$(LC_ALL=C date '+%a %b %e %T %Y')/" ${recorded}/failed.xml >"$here/status.new" && mv "$here/status.new" "$here/status"`,
-      stonith_admin: `case $1 in
---list) cat ${recorded}/fence-devices.xml ;;
---history) cat "$here/fenced" 2>/dev/null || cat ${recorded}/fence-no-history.xml ;;
-*) echo "$*" >>"$here/calls"; [ -e "$here/idle" ] && { echo "Couldn't fence" >&2; exit 1; }; sed "s/2026-11-30 23:40:38Z/$(date -u '+%F %TZ')/" ${recorded}/fence-history.xml >"$here/fenced" ;;
-esac`,
-      crm_attribute: 'echo "$*" >>"$here/attributes"',
+      crm_resource: `date +%s%3N >>"$here/times"; echo "$*" >>"$here/calls"; [ -e "$here/idle" ] && exit; sed "s/Sat Nov 21 16:40:23 2026/$(LC_ALL=C date '+%a %b %e %T %Y')/" "$here/failed" >"$here/status.new" && mv "$here/status.new" "$here/status"`,
+      attrd_updater: 'echo "$*" >>"$here/attributes"',
     };
     for (const [name, action] of Object.entries(programs)) {
       const file = join(this.directory, name);
@@ -45,6 +41,16 @@ esac`,
 
   sayXml(xml: string): void {
     writeFileSync(join(this.directory, 'status'), xml);
+  }
+
+  /** `web` runs on a guest node from now on, which keeps its own time: when it says that `web` was last started. */
+  set startedByGuest(time: string) {
+    for (const name of ['running', 'failed']) {
+      const xml = recordedXml(name)
+        .replace(/(<node name="node1" .*?type=)"member"/, '$1"remote"')
+        .replace(/(id="web" .*?task="start" .*?last-rc-change=)"[^"]*"/s, `$1"${time}"`);
+      writeFileSync(join(this.directory, name === 'running' ? 'status' : name), xml);
+    }
   }
 
   /** What every command does first from now on, in the language of the shell; empty: nothing. */

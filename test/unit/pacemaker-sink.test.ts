@@ -351,6 +351,17 @@ describe('a call', () => {
     expect(second - first).toBeGreaterThanOrEqual(2_500);
   });
 
+  test.each(['Sat Nov 21 16:40:23 1998', 'Sat Nov 21 16:40:23 2099'])(
+    'is made where a guest says when the resource was started, and it says %s',
+    async (time) => {
+      cluster.startedByGuest = time;
+      const sink = start();
+      sink.deliver(deaths({}));
+      await becomes(sink, { 'fail done': 1 });
+      expect(cluster.calls).toEqual([failWeb]);
+    },
+  );
+
   test('is not made again by a service that comes after one that was killed', async () => {
     const first = start();
     const events = deaths({}, {});

@@ -1,9 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 
+import { spawn } from 'node:child_process';
+import { once } from 'node:events';
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { afterEach, beforeEach, describe, expect, test } from 'vitest';
+import { createInterface } from 'node:readline';
+import { afterEach, beforeEach, describe, expect, onTestFinished, test } from 'vitest';
 import { silentLog } from '../../host/log.ts';
 import { Backoff } from '../../host/service/backoff.ts';
 import { InstanceLock } from '../../host/service/instance-lock.ts';
@@ -132,6 +135,17 @@ describe('instance lock', () => {
     writeFileSync(path, '999999999 1\n');
     InstanceLock.take(path).release();
     writeFileSync(path, `${process.pid} 1\n`);
+    InstanceLock.take(path).release();
+  });
+
+  test('a process that is dead does not hold it, though nobody asks how it ended', async () => {
+    const parent = spawn('bash', ['-c', 'true & echo $!; exec sleep 600']);
+    onTestFinished(() => void parent.kill());
+    const [pid] = (await once(createInterface({ input: parent.stdout }), 'line')) as [string];
+    const fields = () => readFileSync(`/proc/${pid}/stat`, 'utf8').split(' ');
+    await expect.poll(() => fields()[2]).toBe('Z');
+    const path = join(directory, 'lock');
+    writeFileSync(path, `${pid} ${fields()[21]}\n`);
     InstanceLock.take(path).release();
   });
 });
