@@ -21,8 +21,6 @@ export interface LibvirtGuestOptions {
   readonly kernel?: KernelKey;
   /** With the frontend; without unless given. */
   readonly frontend?: boolean;
-  /** Further files in it, as in `ImageOptions`. */
-  readonly files?: ImageOptions['files'];
   /** More XML among the devices. */
   readonly devices?: string;
   /** Of q35; 6 unless given. */

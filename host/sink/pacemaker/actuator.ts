@@ -241,19 +241,6 @@ export class Actuator {
     return later && Date.now() - incident.lastMs > foundLateMs;
   }
 
-  /**
-   * Whether the resource was started after the incident's last event. A guest's clock may say anything, so what began on a guest node
-   * later than when we first looked is known by its call; only of what was found too late to know is the clock believed.
-   */
-  #startedSince(incident: Incident, { startCall, startedMs }: ResourceHistory, ownClock: boolean): boolean {
-    const later = secondOf(startedMs ?? 0) > secondOf(incident.lastMs);
-    if (!ownClock) return later;
-    const firstSeen = this.#startCalls.get(incident);
-    if (firstSeen !== undefined) return startCall !== firstSeen;
-    this.#startCalls.set(incident, startCall);
-    return later && Date.now() - incident.lastMs > foundLateMs;
-  }
-
   /** Why an incident is over, or held, whatever the cluster says; a call that was begun is seen to its end. */
   #unfit(incident: Incident): Step | undefined {
     const { over: reason, bootId, paused, dumping } = this.#conditionOf(incident);
@@ -364,8 +351,15 @@ export class Actuator {
   async #acted(incident: Incident): Promise<Step> {
     const { called } = incident;
     if (called === undefined) return later(0, 'there was no call');
-    const { resource, node, mark, atMs } = called;
-    await this.#explain(incident, node, resource, `failed on ${node}`);
+    const { resource, node, mark, atMs, fence } = called;
+    const done = fence === undefined ? `failed on ${node}` : `${fence} was fenced`;
+    const what = fence === undefined ? `${resource} was failed on ${node}` : done;
+    addStep(incident, what);
+    // What is written of a node that was fenced goes with it.
+    const shownOn = fence === undefined || fence !== node ? node : await this.#nameOfOwnNode();
+    await this.#explain(incident, shownOn, resource, done);
+    // No resource: it is the node itself, which is no machine of the cluster.
+    if (resource === fence) return over('done', what);
     const again = await this.#poll(recoveryLimitMs, (status) => {
       const instances = status.resources.filter(({ id }) => id === resource);
       const anew = (name: string): boolean => {
