@@ -195,6 +195,14 @@ describe.skipIf(obstacle !== undefined)(
       expect([await calls(), starts('web')]).toEqual([1, before.web + 1]);
       const died = rig.events.findLast(({ fields }) => fields['comm'] === 'seller');
       expect(died?.fields['cgroup']).toBe('/system.slice/shop.service/worker');
+      // Of a path that is too long the end is kept.
+      const deep = `${'a'.repeat(120)}/${'b'.repeat(100)}/other.service`;
+      await rig.machine.check(`mkdir -p /sys/fs/cgroup/${deep}`);
+      await rig.machine.run(
+        `sh -c 'echo 0 > /sys/fs/cgroup/${deep}/cgroup.procs; exec actor --name deep segv'`,
+      );
+      const longest = await rig.event(({ fields }) => fields['comm'] === 'deep');
+      expect(longest.fields['cgroup']).toBe(`...${`/${deep}`.slice(-188)}`);
       // In no unit.
       await rig.machine.run('actor --name seller segv');
       await rig.event(({ fields }) => fields['comm'] === 'seller' && fields['cgroup'] === '/');

@@ -14,6 +14,7 @@ import type { FenceEvent } from './fencing.ts';
 import { addStep, attributeName, explanation, type Incident, printable } from './incident.ts';
 import { Lanes } from './lanes.ts';
 import type { Ledger } from './ledger.ts';
+import { MachineMemory } from './machine-memory.ts';
 import { RateLimit } from './rate-limit.ts';
 import { type Refusal, targetOf } from './target.ts';
 
@@ -79,6 +80,7 @@ const foundLateMs = 5_000;
 
 export class Actuator {
   readonly #commands: ClusterCommands;
+  readonly #memory: MachineMemory;
   readonly #ledger: Ledger;
   readonly #log: Logger;
   readonly #conditionOf: (incident: Incident) => GuestCondition;
@@ -92,8 +94,6 @@ export class Actuator {
   #settings: ActuatorSettings;
   #rate: RateLimit;
   #ownNode: string | undefined;
-  /** When the cluster was looked at last; then their configuration is asked for at once, and else only if there are some now. */
-  #hasMachines = false;
   #looking: NodeJS.Timeout | undefined;
   /** Why the cluster cannot be reached, for people; undefined: it can, as far as is known. */
   problem: string | undefined;
@@ -110,6 +110,10 @@ export class Actuator {
     readonly told: (incident: Incident) => void;
   }) {
     this.#commands = parts.commands;
+    this.#memory = new MachineMemory({
+      status: () => parts.commands.status(),
+      machines: () => parts.commands.machines(),
+    });
     this.#ledger = parts.ledger;
     this.#log = parts.log;
     this.#settings = parts.settings;
@@ -143,6 +147,7 @@ export class Actuator {
   close(): void {
     this.#closing.abort();
     clearTimeout(this.#looking);
+    this.#memory.close();
     this.#lanes.close();
   }
 
@@ -168,14 +173,10 @@ export class Actuator {
   async #step(incident: Incident): Promise<Step> {
     const unfit = this.#unfit(incident);
     if (unfit !== undefined) return unfit;
-    const [status, early, ownNode] = await Promise.all([
-      this.#commands.status(),
-      this.#hasMachines ? this.#commands.machines() : [],
+    const [{ status, machines }, ownNode] = await Promise.all([
+      this.#memory.look(),
       this.#settings.node ?? this.#nameOfOwnNode(),
     ]);
-    const late = hasMachines(status) && !this.#hasMachines;
-    this.#hasMachines = hasMachines(status);
-    const machines = late ? await this.#commands.machines() : early;
     this.problem = undefined;
     if (!status.coordinator) throw new VesperError('UNREACHABLE', 'the cluster has no coordinator now');
     const { called } = incident;
@@ -426,8 +427,7 @@ export class Actuator {
   async #look(): Promise<void> {
     try {
       const named = this.#settings.node ?? this.#nameOfOwnNode();
-      const [status] = await Promise.all([this.#commands.status(), named]);
-      this.#hasMachines = hasMachines(status);
+      await Promise.all([this.#memory.look(), named]);
       this.problem = undefined;
     } catch (thrown) {
       this.#troubled(messageOf(thrown));
@@ -469,9 +469,6 @@ export class Actuator {
 }
 
 const loud: ReadonlySet<Outcome> = new Set<Outcome>(['unconfirmed', 'failed', 'given_up', 'no_fencing']);
-
-const hasMachines = ({ resources }: ClusterStatus): boolean =>
-  resources.some(({ agent }) => agent.endsWith(':VirtualDomain'));
 
 const lack = ({ fencing }: ClusterStatus, node: string): string =>
   fencing

@@ -47,6 +47,8 @@ export interface ClusterStatus {
   readonly maintenance: boolean;
   /** `stonith-enabled`: otherwise the cluster has no use of its fencing devices. */
   readonly fencing: boolean;
+  /** When and by whom the configuration was changed last; undefined: the cluster does not say. */
+  readonly change: string | undefined;
   /** Without it nobody can be asked to recover anything. */
   readonly coordinator: boolean;
   readonly nodes: readonly ClusterNode[];
@@ -65,6 +67,7 @@ export function readStatus(xml: string): ClusterStatus {
   return {
     maintenance: yes(options?.text('maintenance-mode')),
     fencing: yes(options?.text('stonith-enabled')),
+    change: changeOf(summary?.child('last_change')),
     coordinator: yes(summary?.child('current_dc')?.text('present')),
     nodes: root.child('nodes')?.children('node').map(nodeOf) ?? [],
     resources: root.child('resources')?.descendants('resource').map(resourceOf) ?? [],
@@ -72,6 +75,10 @@ export function readStatus(xml: string): ClusterStatus {
     attribute: (node, name) => attributeOf(root, node, name),
   };
 }
+
+const changeOf = (element: Element | undefined): string | undefined =>
+  element?.text('time') &&
+  ['time', 'user', 'client', 'origin'].map((name) => element.text(name) ?? '').join('\0');
 
 const yes = (text: string | undefined): boolean => text === 'true';
 
