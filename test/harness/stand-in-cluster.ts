@@ -24,7 +24,12 @@ export class StandInCluster implements Disposable {
       cibadmin: `cat ${recorded}/cib.xml`,
       crm_node: 'echo node1',
       crm_resource: `date +%s%3N >>"$here/times"; echo "$*" >>"$here/calls"; [ -e "$here/idle" ] && exit; sed "s/Sat Nov 21 16:40:23 2026/$(LC_ALL=C date '+%a %b %e %T %Y')/" "$here/failed" >"$here/status.new" && mv "$here/status.new" "$here/status"`,
-      attrd_updater: 'echo "$*" >>"$here/attributes"',
+      stonith_admin: `case $1 in
+--list) cat ${recorded}/fence-devices.xml ;;
+--history) cat "$here/fenced" 2>/dev/null || cat ${recorded}/fence-no-history.xml ;;
+*) echo "$*" >>"$here/calls"; [ -e "$here/idle" ] && { echo "Couldn't fence" >&2; exit 1; }; sed "s/2026-11-30 23:40:38Z/$(date -u '+%F %TZ')/" ${recorded}/fence-history.xml >"$here/fenced" ;;
+esac`,
+      crm_attribute: 'echo "$*" >>"$here/attributes"',
     };
     for (const [name, action] of Object.entries(programs)) {
       const file = join(this.directory, name);
