@@ -60,7 +60,7 @@ function deliver(batch: EventBatch, heardMs: number): void {
 }
 
 const { guest, directory, pacemaker } = JSON.parse(process.argv[2] ?? '') as ServiceOptions;
-const log = createLog('warn');
+const log = createLog('debug');
 const hub = new RelayHub();
 const service = new Service({
   log,
