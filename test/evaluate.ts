@@ -235,6 +235,7 @@ function facts(): Results['facts'] {
 }
 
 function writePage(results: Results): void {
+  mkdirSync(values.output, { recursive: true });
   writeFileSync(join(values.output, 'evaluation.svg'), plot(results));
   writeFileSync(join(values.output, 'evaluation.md'), evaluationPage(results));
   process.stdout.write(`\nwritten: ${join(values.output, 'evaluation.md')}\n`);

@@ -3,7 +3,7 @@
 /** What polling each second costs with 100 machines, and what VESPER costs. Leaves the stage with what it added to the cluster. */
 
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
-import { availableParallelism, tmpdir } from 'node:os';
+import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { StandInPeer } from '../harness/stand-in-fleet.ts';
@@ -75,9 +75,8 @@ export async function costs(stage: Stage, say: (line: string) => unknown): Promi
       cpu: busy.daemons,
       idleCpu: idle.daemons,
       polls: made / (windowMs / 1e3),
-      processors: availableParallelism(),
     },
-    inGuest: { qemuCpu: polled.qemu, idleQemuCpu: idle.qemu, daemonCpu: polled.daemons },
+    inGuest: { qemuCpu: polled.qemu, idleQemuCpu: idle.qemu },
     virtualDomain,
     vesper,
   };

@@ -5,7 +5,7 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import { wallMsOf } from '../../host/guest/wall-clock.ts';
 import { type Crash, type Experiment, intervalMs, type Mode } from './results.ts';
-import type { Death, Stage } from './stage.ts';
+import type { AgentCall, Death, Stage } from './stage.ts';
 
 /** What tells of the death: of a process that is killed for want of memory the kernel's choice of it, which comes first. */
 const told: Readonly<Record<Experiment, string>> = { SIGSEGV: 'signal.died', OOM: 'oom.kill' };
@@ -21,9 +21,7 @@ const commands: Readonly<Record<Experiment, (process: string) => string>> = {
 export async function crash(stage: Stage, mode: Mode, experiment: Experiment, phase: number): Promise<Crash> {
   const { web } = stage;
   await stage.setClock();
-  const poll = await stage.settled();
-  const waitMs = poll.atMs + phase * intervalMs[mode] - now();
-  if (waitMs > 0) await sleep(waitMs);
+  const poll = await pollBefore(stage, phase * intervalMs[mode]);
   const seen = stage.deaths.length;
   const command = web.guest.check(commands[experiment](web.process));
   const isOurs = ({ event, comm }: Death) => event === told[experiment] && comm === web.process;
@@ -60,6 +58,17 @@ export async function crash(stage: Stage, mode: Mode, experiment: Experiment, ph
     recoveringMs: stop.atMs - atMs,
     answeringMs: answer.atMs - atMs,
   };
+}
+
+/** Waits until so long after a poll; its call. */
+async function pollBefore(stage: Stage, afterMs: number): Promise<AgentCall> {
+  let poll = await stage.settled();
+  while (now() > poll.atMs + afterMs) {
+    const last = poll.atMs;
+    poll = await stage.until(() => stage.called('monitor', last), 'the next poll');
+  }
+  await sleep(poll.atMs + afterMs - now());
+  return poll;
 }
 
 /** What an operator who looks at the cluster finds out. */

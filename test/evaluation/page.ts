@@ -104,35 +104,31 @@ function causes(results: Results): string {
 
 function costs({ guests, polling, inGuest, virtualDomain, vesper }: Costs): string {
   const share = (cpu: number): string => `${Number((cpu * 100).toPrecision(3))} %`;
-  const late = polling.polls < guests * 0.95;
+  const each = (polling.cpu - polling.idleCpu) / polling.polls;
+  const qemu = inGuest.qemuCpu - inGuest.idleQemuCpu;
   const rows = [
     [
-      `${guests} resources polled every 1 s on one node: Pacemaker's daemons and the agents`,
-      `${share(polling.cpu - polling.idleCpu)} of a processor; ${Number(polling.polls.toPrecision(3))} of ${guests} polls a second were made${late ? `: **${polling.processors} processors do not suffice**` : ''}`,
+      `the cheapest poll on a node: busybox's wget gets the page, for ${guests} resources of Pacemaker, each every 1 s`,
+      `${timeText(each * 1e3)} a poll: the agent, and Pacemaker's daemons`,
+      share(each * guests),
     ],
     [
-      'the same daemons before, with the two resources of the experiments',
-      `${share(polling.idleCpu)} of a processor`,
+      'a monitor of `ocf:heartbeat:VirtualDomain`, which does not look into the guest',
+      `${timeText(virtualDomain * 1e3)} a poll`,
+      share(virtualDomain * guests),
     ],
     [
-      'one guest whose server is polled every 1 s: what its QEMU takes more than without',
-      `${share(inGuest.qemuCpu - inGuest.idleQemuCpu)} of a processor each`,
+      "the experiments' own poll, in the guest, every 1 s",
+      `${share(qemu)} of a processor more for its QEMU than without`,
+      share(qemu * guests),
     ],
-    ['and the daemons on its node', `${share(inGuest.daemonCpu - polling.idleCpu)} of a processor each`],
-    [
-      'one monitor of `ocf:heartbeat:VirtualDomain`',
-      `${timeText(virtualDomain * 1e3)} of a processor; ${guests} of them every second: ${share(virtualDomain * guests)}`,
-    ],
-    [
-      `VESPER's service with ${guests} idle guests, a probe attached to each`,
-      `**${share(vesper)} of a processor**`,
-    ],
+    ["VESPER's service, a probe attached to each of as many idle guests", '', `**${share(vesper)}**`],
   ];
-  return `${table(['', ''], rows)}
+  return `${table(['', 'measured', `${guests} machines, of one processor`], rows)}
 
-The ${guests} resources have an agent of a few lines that gets the page from the one guest by busybox's wget: the cheapest poll of a web
-server that there is. The ${guests} guests of the last row are stand-ins, a process that speaks a frontend's protocol; an idle one costs the
-service what an idle real one does. What a probe costs its guest is in [performance](performance.md).`;
+Of the ${guests} resources in the first row ${Number(polling.polls.toPrecision(3))} a second were polled: Pacemaker counts the second from the end
+of a poll to the next. All of them poll the one guest there is. The ${guests} guests of the last row are stand-ins: a process that speaks a
+frontend's protocol, and writes no records. What a probe costs its guest is in [performance](performance.md).`;
 }
 
 const failures = ({ failures: lines, rounds }: Results): string =>

@@ -48,10 +48,9 @@ export interface Costs {
     readonly idleCpu: number;
     /** Polls in a second that were really made. */
     readonly polls: number;
-    readonly processors: number;
   };
-  /** Of one poll in the guest that is polled, by the time of its QEMU; and of the daemons on its node. */
-  readonly inGuest: { readonly qemuCpu: number; readonly idleQemuCpu: number; readonly daemonCpu: number };
+  /** Of the QEMU whose guest runs the agent each second, and of the same before. */
+  readonly inGuest: { readonly qemuCpu: number; readonly idleQemuCpu: number };
   /** Of one poll by ocf:heartbeat:VirtualDomain, in seconds. */
   readonly virtualDomain: number;
   /** The service with so many stand-in guests that are idle, with a probe attached to each. */
