@@ -31,19 +31,17 @@ const dot = 3.2;
 const firstMs = 0.1;
 const lastMs = 100_000;
 
+/** The first colours are for whoever does not say whether the page is light or dark: they can be read on both. */
 const style = `
-text { font: 13px sans-serif; fill: #24292f }
-.small { font-size: 11px; fill: #57606a }
+text { font: 13px sans-serif; fill: #6e7781 }
+.small { font-size: 11px }
 .bold { font-weight: bold }
 .grid { stroke: #8c959f; stroke-opacity: .35 }
-.a { fill: #0969da; stroke: #0969da } .b { fill: #bc4c00; stroke: #bc4c00 } .c { fill: #1a7f37; stroke: #1a7f37 }
+.a { fill: #2f81f7; stroke: #2f81f7 } .b { fill: #d2691e; stroke: #d2691e } .c { fill: #2da44e; stroke: #2da44e }
 circle { fill-opacity: .45; stroke-opacity: .8; stroke-width: .6 }
 .median { stroke-width: 2.4 }
-@media (prefers-color-scheme: dark) {
-  text { fill: #e6edf3 }
-  .small { fill: #9198a1 }
-  .a { fill: #58a6ff; stroke: #58a6ff } .b { fill: #f0883e; stroke: #f0883e } .c { fill: #3fb950; stroke: #3fb950 }
-}`;
+@media (prefers-color-scheme: light) { text { fill: #24292f } .small { fill: #57606a } }
+@media (prefers-color-scheme: dark) { text { fill: #e6edf3 } .small { fill: #9198a1 } }`;
 
 export function plot(results: Pick<Results, 'crashes'>): string {
   const parts: string[] = [];
