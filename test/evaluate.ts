@@ -29,6 +29,7 @@ import {
   type Results,
 } from './evaluation/results.ts';
 import { Stage } from './evaluation/stage.ts';
+import { clusterObstacle } from './harness/cluster-obstacle.ts';
 import { quantile } from './harness/figure.ts';
 import { repository } from './harness/rig.ts';
 
@@ -83,6 +84,8 @@ class Run {
   readonly #load = loadavg()[0]?.toFixed(2) ?? '';
   #versions: Results['facts'] = [];
   #stage: Stage | undefined;
+  /** That the stage is set up for. */
+  #mode: Mode | undefined;
 
   async all(): Promise<void> {
     try {
@@ -140,14 +143,12 @@ class Run {
   }
 
   async #block(mode: Mode, experiment: Experiment, count: number): Promise<void> {
-    let ready = false;
     for (let round = 0; round < count; round += 1) {
       const phase = this.#draw();
       for (let tries = 1; ; tries += 1) {
         if (!this.#goesOn()) return this.#leaveOut(mode, experiment, count - round);
         try {
-          if (!ready) await this.#setUp(mode);
-          ready = true;
+          if (this.#mode !== mode) await this.#setUp(mode);
           await this.#crash(mode, experiment, phase);
           break;
         } catch (thrown) {
@@ -158,7 +159,7 @@ class Run {
           // Whatever is wrong with it, another one is not.
           await this.#stage?.close();
           this.#stage = undefined;
-          ready = false;
+          this.#mode = undefined;
           if (tries === mostTries) {
             this.failures.push(`${experiment}, ${mode}: a crash was given up after ${mostTries} tries`);
             break;
@@ -177,6 +178,7 @@ class Run {
     const stage = await this.#theStage();
     await stage.serve(mode === 'VESPER' ? 'vesper' : 'nobody');
     await stage.poll(intervalMs[mode]);
+    this.#mode = mode;
   }
 
   async #crash(mode: Mode, experiment: Experiment, phase: number): Promise<void> {
@@ -246,8 +248,12 @@ function writePage(results: Results): void {
   process.exitCode = missed.length === 0 && results.failures.length === 0 ? 0 : 1;
 }
 
+const obstacle = clusterObstacle({ bridge: true });
 if (values.page) writePage(JSON.parse(readFileSync(kept, 'utf8')) as Results);
-else {
+else if (obstacle !== undefined) {
+  process.stderr.write(`there can be no cluster with virtual machines on this machine: ${obstacle}\n`);
+  process.exitCode = 2;
+} else {
   const run = new Run();
   for (const signal of ['SIGINT', 'SIGTERM'] as const)
     process.once(signal, () => {

@@ -72,7 +72,7 @@ function goalTable(results: Results): string {
   if (all.length === 0) return 'Nothing was measured of which there is a goal.';
   const met = all.filter((goal) => goal.met).length;
   const rows = all.map((goal) => [goal.what, goal.goal, goal.measured, goal.met ? 'yes' : '**no**']);
-  return `${met} of ${all.length} goals met.\n\n${table(['', 'goal', 'measured', 'met'], rows)}`;
+  return `${met} of ${all.length} goals met. Of fewer than 100 crashes p99 is the longest.\n\n${table(['', 'goal', 'measured', 'met'], rows)}`;
 }
 
 function timeTable(results: Results, experiment: Crash['experiment']): string {

@@ -60,7 +60,7 @@ function deliver(batch: EventBatch, heardMs: number): void {
 }
 
 const { guest, directory, pacemaker } = JSON.parse(process.argv[2] ?? '') as ServiceOptions;
-const log = createLog('debug');
+const log = createLog('info');
 const hub = new RelayHub();
 const service = new Service({
   log,
