@@ -55,7 +55,8 @@ const u8 *vesper_boot_id(void)
 
 void vesper_identity_fill(struct vesper_hello *hello)
 {
-	u64 features = VESPER_FEATURE_IVSHMEM | VESPER_FEATURE_GUEST_PAGES | VESPER_FEATURE_INLINE;
+	u64 features = VESPER_FEATURE_IVSHMEM | VESPER_FEATURE_GUEST_PAGES | VESPER_FEATURE_INLINE |
+		       VESPER_FEATURE_COMPARE_CLOCKS;
 
 	if (IS_ENABLED(CONFIG_CRYPTO_LIB_SHA256))
 		features |= VESPER_FEATURE_SHA256;

@@ -257,6 +257,48 @@ long vesper_relay_beat(void)
 	return due - now;
 }
 
+/*
+ * Answers what the host asks in the first control block until it asks no more, or the time is over. Nothing sleeps between
+ * question and answer, on either side: that is what makes the comparison exact. Channel thread only; the region stays for as long.
+ */
+int vesper_relay_compare_clocks(const struct vesper_compare_clocks *request, u32 *answered)
+{
+	u32 watch_us = min_t(u32, le32_to_cpu(request->watch_us), VESPER_CLOCK_WATCH_MAX);
+	u64 end_ns = ktime_get_boottime_ns() + (u64)watch_us * NSEC_PER_USEC;
+	struct vesper_ring_block *block;
+	__le64 last = 0;
+	u64 now_ns;
+	int err = 0;
+
+	mutex_lock(&state_lock);
+	if (!active || epoch != le64_to_cpu(request->epoch))
+		err = -ESTALE;
+	else if (active->backend == VESPER_BACKEND_INLINE)
+		err = -EOPNOTSUPP;
+	if (err)
+		goto out;
+	block = active->memory + vesper_layout_block(&layout, 0);
+	do {
+		__le64 question = READ_ONCE(block->clock_question);
+
+		now_ns = ktime_get_boottime_ns();
+		if (question != last) {
+			if (!question)
+				break;
+			last = question;
+			WRITE_ONCE(block->clock_ns, cpu_to_le64(now_ns));
+			/* Pairs with the acquire of the host: the time is there when the answer is. */
+			smp_store_release(&block->clock_answer, question);
+			++*answered;
+		}
+		cpu_relax();
+		cond_resched();
+	} while (now_ns < end_ns);
+out:
+	mutex_unlock(&state_lock);
+	return err;
+}
+
 /* A region goes away. No writer is in it when this returns. True: the host does not use it either. */
 bool vesper_relay_release(const struct vesper_region_memory *region, int reason)
 {

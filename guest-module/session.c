@@ -21,6 +21,7 @@ union request {
 	struct vesper_revoked revoked;
 	struct vesper_pages_request pages;
 	struct vesper_consumed consumed;
+	struct vesper_compare_clocks compare_clocks;
 };
 
 struct request_in {
@@ -236,6 +237,16 @@ static void on_consumed(const struct request_in *a)
 	vesper_inline_consumed(&a->request->consumed);
 }
 
+static void on_compare_clocks(const struct request_in *a)
+{
+	struct vesper_clocks_compared compared = {};
+	u32 answered = 0;
+
+	compared.error = cpu_to_le32(vesper_relay_compare_clocks(&a->request->compare_clocks, &answered));
+	compared.answered = cpu_to_le32(answered);
+	reply(a, VESPER_MSG_CLOCKS_COMPARED, &compared, sizeof(compared));
+}
+
 static const struct {
 	void (*handle)(const struct request_in *a);
 	u16 bytes;
@@ -256,6 +267,7 @@ static const struct {
 	[VESPER_MSG_REVOKED] = { on_revoked, sizeof(struct vesper_revoked) },
 	[VESPER_MSG_PAGES_REQUEST] = { on_pages_request, sizeof(struct vesper_pages_request) },
 	[VESPER_MSG_CONSUMED] = { on_consumed, sizeof(struct vesper_consumed) },
+	[VESPER_MSG_COMPARE_CLOCKS] = { on_compare_clocks, sizeof(struct vesper_compare_clocks) },
 };
 
 void vesper_session_handle(const struct vesper_arrived *message)

@@ -312,6 +312,7 @@ bool vesper_relay_uses(const struct vesper_region_memory *region);
 bool vesper_relay_release(const struct vesper_region_memory *region, int reason);
 void vesper_relay_revoked(u64 epoch);
 long vesper_relay_beat(void);
+int vesper_relay_compare_clocks(const struct vesper_compare_clocks *request, u32 *answered);
 
 /* ring.c: the rings' producers */
 void vesper_ring_doorbell_set(void __iomem *doorbell, u32 value);

@@ -1,13 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 
 /**
- * Aligns the guest's CLOCK_BOOTTIME with the host's CLOCK_MONOTONIC by ping and pong, as NTP does (RFC 5905, section 8): the
- * offset lies within half of the round trip of the estimate. The sample with the smallest bound is kept; its bound grows with age by
- * what is not known of the rate at which the clocks drift apart, so that an old good sample yields to a new one in time.
+ * Aligns the guest's CLOCK_BOOTTIME with the host's CLOCK_MONOTONIC by question and answer, as NTP does (RFC 5905, section 8): the
+ * offset lies within half of the round trip of the estimate. A ping's takes some hundred µs, one through shared memory less than
+ * one. The sample with the smallest bound is kept; its bound grows with age by what is not known of the rate at which the clocks drift
+ * apart, so that an old good sample yields to a new one in time.
  *
  * That rate is at first only known to be less than 200 ppm; two samples 20 s apart tell it to within their bounds over the time
- * between them. A sample that cannot be true together with what is known shows that a clock stepped (its machine was
- * paused, saved or migrated): then everything that is known begins with that sample.
+ * between them, exact ones half a second apart, too. A sample that cannot be true together with what is known shows that a clock stepped
+ * (its machine was paused, saved or migrated): then everything that is known begins with that sample.
  */
 
 export interface ClockSample {
@@ -26,8 +27,9 @@ const worstRate = 200e-6;
 const rateWander = 5e-6;
 /** Half a millisecond in 10 s. */
 const settledRate = 50e-6;
-/** Samples nearer together say little of the rate; those further apart say what it was long ago. */
+/** Samples nearer together say little of the rate, unless they are very exact; those further apart say what it was long ago. */
 const shortestBaselineNs = 20e9;
+const shortestExactBaselineNs = 0.5e9;
 const longestBaselineNs = 600e9;
 
 /** Offset and bound at a host time. */
@@ -35,6 +37,13 @@ interface Fix {
   readonly atNs: number;
   readonly offsetNs: number;
   readonly boundNs: number;
+}
+
+/** Whether the rate over the time between two samples says something of it now. */
+function tellsRate(from: Fix, to: Fix): boolean {
+  const baselineNs = to.atNs - from.atNs;
+  const exact = from.boundNs + to.boundNs <= baselineNs * rateWander;
+  return baselineNs >= (exact ? shortestExactBaselineNs : shortestBaselineNs);
 }
 
 /** What is known of a guest's clock; stays as it is. */
@@ -145,7 +154,7 @@ export class ClockAlignment {
     const anchor = this.#anchor;
     if (anchor === undefined) return false;
     const baselineNs = fix.atNs - anchor.atNs;
-    if (baselineNs < shortestBaselineNs) {
+    if (!tellsRate(anchor, fix)) {
       // A new beginning puts the measurement off: only for one that makes it much better.
       if (fix.boundNs < anchor.boundNs / 2) this.#anchor = fix;
       return true;
@@ -165,8 +174,8 @@ export class ClockAlignment {
 
   /** What two samples say of the rate, if that is more than what is known. False: they exclude each other. */
   #takeRate(from: Fix, to: Fix): boolean {
+    if (!tellsRate(from, to)) return true;
     const baselineNs = to.atNs - from.atNs;
-    if (baselineNs < shortestBaselineNs) return true;
     const measured = (to.offsetNs - from.offsetNs) / baselineNs;
     const error = (to.boundNs + from.boundNs) / baselineNs;
     const least = Math.max(measured - error, -worstRate);

@@ -7,7 +7,7 @@
 
 import { messageOf, VesperError } from '../error.ts';
 import { heartbeatMs } from '../wire/region.ts';
-import type { ClockAlignment } from './clock.ts';
+import type { ClockAlignment, ClockSample } from './clock.ts';
 import type { ControlLink } from './control-link.ts';
 
 /** Questions without an answer after which the guest counts as silent, and after which nothing it was asked is waited for any more. */
@@ -17,11 +17,17 @@ const giveUpAfter = 10;
 const oldestBeatNs = heartbeatMs * 1.5e6;
 /** ENOTCONN: the frontend has no session. */
 const notConnected = -107;
+/** Error of host times that is good enough, in ns. */
+const exactNs = 20e3;
+/** On a busy machine host and guest may miss each other. */
+const attempts = 3;
 
 export interface LivenessOptions {
   readonly link: ControlLink;
   /** Each answer aligns it. */
   readonly clock: ClockAlignment;
+  /** A sample that is more exact than a ping's, where one can be had; undefined: none came. */
+  readonly compareClocks: () => Promise<ClockSample | undefined>;
   /** Between two looks, and how long an answer may take. */
   readonly periodMs: number;
   /** The guest's heartbeat as it stands in the region. */
@@ -58,7 +64,8 @@ export class Liveness {
     const flowed = this.#flowed;
     this.#flowed = false;
     const unanswered = this.#asking > 0 || this.#missed > 0;
-    if (ask || flowed || unanswered || !beats || !this.#options.clock.settled) void this.#ask();
+    const { settled } = this.#options.clock;
+    if (ask || flowed || unanswered || !beats || !settled) void this.#ask(flowed || !settled);
   }
 
   /** Whether the guest's last heartbeat was a time it can have been just now. */
@@ -82,18 +89,31 @@ export class Liveness {
     });
   }
 
+  /** Aligns the clocks better than a ping does, where that is possible and called for. */
+  async align(): Promise<void> {
+    const { clock, compareClocks } = this.#options;
+    if (clock.boundNs(Number(process.hrtime.bigint())) <= exactNs) return;
+    for (let attempt = 0; attempt < attempts && !this.#stopped; attempt += 1) {
+      const sample = await compareClocks();
+      if (sample === undefined) continue;
+      clock.add(sample);
+      return;
+    }
+  }
+
   /** What is not answered yet means nothing any more. */
   stop(): void {
     this.#stopped = true;
   }
 
-  async #ask(): Promise<void> {
+  async #ask(align: boolean): Promise<void> {
     const { link, periodMs, onSilent, onAnswer, onDisowned } = this.#options;
     this.#asking += 1;
     try {
       await this.ping(periodMs);
       if (this.#missed >= silentAfter) onAnswer();
       this.#missed = 0;
+      if (align) await this.align();
     } catch (thrown) {
       if (this.#stopped) return;
       if (thrown instanceof VesperError && thrown.data['errno'] === notConnected) {

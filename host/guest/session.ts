@@ -26,6 +26,7 @@ import { RegionNotices } from './region-notices.ts';
 import type { RelayPlace } from './relay-backend.ts';
 import { salvage } from './salvage.ts';
 import type { SessionOptions } from './session-options.ts';
+import { compareClocks } from './shared-clock.ts';
 
 const firstPings = 5;
 const helloPingLimitMs = 5_000;
@@ -87,6 +88,14 @@ export class GuestSession implements Beating {
       clock: this.clock,
       periodMs: options.heartbeat.periodMs,
       heartbeatNs: () => this.heartbeatNs,
+      compareClocks: () =>
+        compareClocks({
+          link,
+          relay: established.place.backend === 'inline' ? undefined : this.#relay,
+          epoch: established.epoch,
+          features: established.hello.features,
+          timeLimitMs: options.heartbeat.periodMs,
+        }),
       onSilent: (why) => this.#fallSilent(why),
       onAnswer: () => options.events.health(false),
       onDisowned: () =>
@@ -140,8 +149,11 @@ export class GuestSession implements Beating {
       // Before the first record is read: which probe has which slot, and what time it is in the guest.
       await session.#loader.recover();
       for (let round = 0; round < firstPings; round += 1) await session.#liveness.ping(helloPingLimitMs);
-      session.#start(established);
+      session.#openRelay(established);
+      await session.#liveness.align();
+      session.#start();
     } catch (thrown) {
+      if (session !== undefined) session.#relay?.close();
       half?.doorbell?.close();
       half?.place.close();
       feed.close();
@@ -186,12 +198,12 @@ export class GuestSession implements Beating {
     return this.#batch.undecodable;
   }
 
-  /** Largest error of host times now, in µs; null before the clocks were aligned. */
   /** What the guest's kernel wrote last of its time where the host sees it; 0: nothing. */
   get heartbeatNs(): number {
     return this.#relay?.heartbeatNs() ?? 0;
   }
 
+  /** Largest error of host times now, in µs; null before the clocks were aligned. */
   get clockErrorUs(): number | null {
     return this.clock.aligned ? this.clock.boundNs(Number(process.hrtime.bigint())) / 1e3 : null;
   }
@@ -270,8 +282,8 @@ export class GuestSession implements Beating {
     this.#options.events.ended(why);
   }
 
-  #start({ place: { region }, layout, epoch }: Established): void {
-    const { relays, log, heartbeat, events } = this.#options;
+  #openRelay({ place: { region }, layout, epoch }: Established): void {
+    const { relays, log, events } = this.#options;
     const { guest } = this.incarnation;
     this.#relay = relays.open({
       path: region.path,
@@ -299,9 +311,16 @@ export class GuestSession implements Beating {
       onHandlerError: (thrown) =>
         log.error({ guest, err: thrown }, `${guest}: a batch was not handled: ${messageOf(thrown)}`),
     });
+  }
+
+  #start(): void {
+    if (this.#ended) {
+      const { guest } = this.incarnation;
+      throw new VesperError('SESSION_ENDED', `${guest}: the session ended while it was being opened`);
+    }
     this.#rememberNow();
-    this.#relay.start();
-    heartbeat.join(this);
+    this.#relay?.start();
+    this.#options.heartbeat.join(this);
   }
 
   #deliver(batch: RelayBatch): void {

@@ -61,6 +61,13 @@ export interface NativeBatch {
   readonly arena: Uint8Array;
 }
 
+/** Of one answer: when it was asked for and when it was seen, by CLOCK_MONOTONIC, and what the guest wrote; in ns. */
+export interface ClockAnswer {
+  readonly askedNs: bigint;
+  readonly guestNs: bigint;
+  readonly answeredNs: bigint;
+}
+
 export interface NativeRegion {
   /**
    * Fills the batch with up to `limit` records (default: all it holds) and returns how many: critical rings first, a
@@ -87,6 +94,11 @@ export interface NativeRegion {
   read(offset: number, bytes: number): Uint8Array;
   /** The same into an array of the caller: fills all of it. */
   readInto(offset: number, into: Uint8Array): void;
+  /**
+   * Asks the guest for its time through the region, on a thread of its own, and takes the answer that came soonest of some; undefined:
+   * none came, the first within `limitNs`. The guest has to be told to look: see compare_clocks in host/wire/message.ts.
+   */
+  compareClocks(limitNs: number): Promise<ClockAnswer | undefined>;
   /** The file became shorter than the mapping; every ring is given up. */
   readonly truncated: boolean;
   readonly closed: boolean;

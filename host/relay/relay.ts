@@ -8,7 +8,13 @@ import type { RelayBatch } from './batch.ts';
 import type { RelayHub } from './hub.ts';
 import { differencesOf, type RegionLayout } from './layout.ts';
 import { type LossReport, lossReport, namedStatistics, type RingStatistics } from './loss.ts';
-import { type NativeRegion, type RegionRam, statisticsFields, statisticsPerRing } from './native.ts';
+import {
+  type ClockAnswer,
+  type NativeRegion,
+  type RegionRam,
+  statisticsFields,
+  statisticsPerRing,
+} from './native.ts';
 
 export type { RelayBatch } from './batch.ts';
 
@@ -61,6 +67,8 @@ export interface RelayReader {
   verify(): readonly string[];
   /** What the guest wrote last as its heartbeat, in ns; exact below 2^53. Of a hostile guest any number. */
   heartbeatNs(): number;
+  /** As NativeRegion.compareClocks; undefined also where it is closed. */
+  compareClocks(limitNs: number): Promise<ClockAnswer | undefined>;
   /** Unmaps the region: after the return nothing of this process touches it. Idempotent. */
   close(): void;
 }
@@ -224,6 +232,10 @@ export class Relay implements RelayReader {
   heartbeatNs(): number {
     if (!this.region.closed) this.region.readInto(heartbeatAt, this.#heartbeatBytes);
     return this.#heartbeat.getUint32(4, true) * 2 ** 32 + this.#heartbeat.getUint32(0, true);
+  }
+
+  async compareClocks(limitNs: number): Promise<ClockAnswer | undefined> {
+    return this.region.closed ? undefined : this.region.compareClocks(limitNs);
   }
 
   close(): void {

@@ -26,6 +26,10 @@ export const limits = {
   SLOTS: { value: 64, doc: 'probe slots of one guest: 0 … SLOTS-1' },
   POINTS_MAX: { value: 32, doc: 'most probe points one probe can report' },
   PAGES_MAX: { value: 64 << 20, doc: 'largest region in memory of the guest, in bytes' },
+  CLOCK_WATCH_MAX: {
+    value: 2000,
+    doc: "longest that the guest looks at the host's questions, in microseconds",
+  },
   PIECES_MAX: { value: 256, doc: 'most pieces of guest memory that make up one region' },
 } as const;
 
@@ -45,6 +49,7 @@ export const features = {
   INLINE: { value: 4, doc: 'events over the channel' },
   BPF: { value: 8, doc: 'BPF probe images' },
   SHA256: { value: 16, doc: 'the frontend verifies the sha-256 of an image' },
+  COMPARE_CLOCKS: { value: 32, doc: 'clocks are compared through the region' },
 } as const;
 
 export const backends = {
@@ -454,6 +459,27 @@ export const messages = {
       tail: u64('bytes read since the epoch began'),
       ring: u32('number of the ring'),
       reserved: u32('zero'),
+    }),
+  },
+  compare_clocks: {
+    type: 31,
+    from: 'host',
+    tail: 'none',
+    doc: 'Has the guest answer what the host asks in the first control block of the region, until it asks no more or the time is over. Reply: clocks_compared.',
+    payload: struct('vesper_compare_clocks', 'The host is about to ask for the time.', {
+      epoch: u64('epoch of the rings'),
+      watch_us: u32('how long at most, up to CLOCK_WATCH_MAX'),
+      reserved: u32('zero'),
+    }),
+  },
+  clocks_compared: {
+    type: 32,
+    from: 'guest',
+    tail: 'none',
+    doc: 'Reply to compare_clocks.',
+    payload: struct('vesper_clocks_compared', 'The guest no longer looks.', {
+      error: s32('0 or negative errno: -ESTALE another epoch, -EOPNOTSUPP no shared region'),
+      answered: u32('questions'),
     }),
   },
 } as const satisfies Record<string, MessageDefinition>;

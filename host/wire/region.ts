@@ -15,6 +15,10 @@
  *   tail … head       whole records; everything below head is committed
  *   head … reserved   being written (the reserve position lives in guest-private memory)
  *
+ * The clocks are compared through the first control block, which takes no interrupt and no system call: the guest's thread looks at
+ * `clock_question` for as long as compare_clocks asks it to, and answers each new one with its time. The host knows when it
+ * asked and when it saw the answer; between the two the guest read its clock.
+ *
  * While the state is ACTIVE, the thread of the guest that answers the host writes `heartbeat_ns` every HEARTBEAT_MS: the host
  * sees that it runs without asking, and in the region of a dead guest the word says when that was last so.
  */
@@ -102,11 +106,14 @@ export const ringBlock = struct(
     head: u64('bytes published; written with release ordering, paired with the acquire of the reader'),
     attempts: u64('records tried: sequence number of the next one'),
     lost: u64('records not written because the ring was full'),
-    producer_reserved: bytes(104, 'zero'),
+    producer_reserved: bytes(88, 'zero'),
+    clock_answer: u64('first ring: the question that clock_ns answers; written with release ordering'),
+    clock_ns: u64('first ring: CLOCK_BOOTTIME when the guest saw the question'),
     tail: u64('bytes read; written with release ordering, paired with the acquire of the writer'),
     need_wakeup: u32('1: the host sleeps; the guest clears it and rings the doorbell once'),
     consumer_pad: u32('zero'),
-    consumer_reserved: bytes(112, "the host's own: how far its readers got; zero at activation"),
+    consumer_reserved: bytes(104, "the host's own: how far its readers got; zero at activation"),
+    clock_question: u64('first ring: any number that is new to the guest; 0: the host asks no more'),
   },
 );
 

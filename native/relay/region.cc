@@ -87,6 +87,30 @@ void allow_control_blocks(Mapping& mapping, const std::vector<RingGeometry>& rin
   mapping.allow_writes(begin, end - begin);
 }
 
+class CompareClocks : public Napi::AsyncWorker {
+ public:
+  CompareClocks(Napi::Env env, std::shared_ptr<ClockQuestions> questions, std::uint64_t limit_ns)
+      : Napi::AsyncWorker(env), deferred_(env), questions_(std::move(questions)), limit_ns_(limit_ns) {}
+
+  Napi::Promise promise() const { return deferred_.Promise(); }
+  void Execute() override { sample_ = questions_->ask(limit_ns_); }
+
+  void OnOK() override {
+    if (!sample_.has_value()) return deferred_.Resolve(Env().Undefined());
+    auto sample = Napi::Object::New(Env());
+    sample.Set("askedNs", Napi::BigInt::New(Env(), sample_->asked_ns));
+    sample.Set("guestNs", Napi::BigInt::New(Env(), sample_->guest_ns));
+    sample.Set("answeredNs", Napi::BigInt::New(Env(), sample_->answered_ns));
+    deferred_.Resolve(sample);
+  }
+
+ private:
+  Napi::Promise::Deferred deferred_;
+  std::shared_ptr<ClockQuestions> questions_;
+  const std::uint64_t limit_ns_;
+  std::optional<ClockSample> sample_;
+};
+
 }  // namespace
 
 Napi::Function Region::define(Napi::Env env) {
@@ -104,6 +128,7 @@ Napi::Function Region::define(Napi::Env env) {
                          InstanceMethod<&Region::statistics>("statistics"),
                          InstanceMethod<&Region::read>("read"),
                          InstanceMethod<&Region::read_into>("readInto"),
+                         InstanceMethod<&Region::compare_clocks>("compareClocks"),
                          InstanceAccessor<&Region::truncated>("truncated"),
                          InstanceAccessor<&Region::closed>("closed"),
                          InstanceMethod<&Region::close>("close"),
@@ -140,6 +165,7 @@ Region::Region(const Napi::CallbackInfo& info) : Napi::ObjectWrap<Region>(info) 
     if (writable_) allow_control_blocks(*mapping, rings);
     mapping_ = std::move(mapping);
     reader_ = std::move(reader);
+    questions_ = std::make_shared<ClockQuestions>(reader_);
   });
   info.This().As<Napi::Object>().TypeTag(&kTag);
 }
@@ -148,6 +174,8 @@ Region::~Region() { unmap(); }
 
 void Region::unmap() {
   if (const auto poller = poller_.lock()) poller->remove(reader_.get());
+  if (questions_ != nullptr) questions_->stop();
+  questions_.reset();
   reader_.reset();
   mapping_.reset();
 }
@@ -234,6 +262,15 @@ void Region::read_into(const Napi::CallbackInfo& info) {
   const std::uint8_t* from =
       part(info.Env(), info[0].ToNumber().Int64Value(), static_cast<std::int64_t>(into.ByteLength()));
   std::memcpy(into.Data(), from, into.ByteLength());
+}
+
+Napi::Value Region::compare_clocks(const Napi::CallbackInfo& info) {
+  writable_reader(info.Env());
+  if (!info[0].IsNumber()) throw js_error(info.Env(), "EINVAL", "a time limit in ns is needed");
+  const auto limit_ns = static_cast<std::uint64_t>(std::max(0.0, info[0].As<Napi::Number>().DoubleValue()));
+  auto* work = new CompareClocks(info.Env(), questions_, limit_ns);
+  work->Queue();  // deletes itself
+  return work->promise();
 }
 
 Napi::Value Region::truncated(const Napi::CallbackInfo& info) {

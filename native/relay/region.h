@@ -5,6 +5,7 @@
 
 #include <memory>
 
+#include "clock_questions.h"
 #include "mapping.h"
 #include "poller.h"
 #include "region_reader.h"
@@ -45,6 +46,7 @@ class Region : public Napi::ObjectWrap<Region> {
   void read_into(const Napi::CallbackInfo& info);
   // Throws where that is not inside the region.
   const std::uint8_t* part(Napi::Env env, std::int64_t offset, std::int64_t bytes) const;
+  Napi::Value compare_clocks(const Napi::CallbackInfo& info);
   Napi::Value truncated(const Napi::CallbackInfo& info);
   Napi::Value closed(const Napi::CallbackInfo& info);
   void close(const Napi::CallbackInfo& info);
@@ -52,6 +54,7 @@ class Region : public Napi::ObjectWrap<Region> {
 
   std::shared_ptr<Mapping> mapping_;
   std::shared_ptr<RegionReader> reader_;
+  std::shared_ptr<ClockQuestions> questions_;
   std::weak_ptr<Poller> poller_;
   bool writable_ = true;
 };

@@ -27,6 +27,7 @@ RegionReader::RegionReader(RegionMemory memory, const std::vector<RingGeometry>&
   for (const RingGeometry& ring : geometry) {
     if (!inside(ring, memory_.bytes)) throw std::invalid_argument("a ring does not lie inside the region");
     rings_.emplace_back(memory_.base, ring, static_cast<std::uint16_t>(rings_.size()), epoch, resume);
+    if (first_block_ == nullptr) first_block_ = memory_.base + ring.block_offset;
     (ring.critical ? critical_ : other_).push_back(&rings_.back());
   }
 }
@@ -52,10 +53,14 @@ void RegionReader::drain_group(Columns& out, const Group& group, std::size_t& tu
   }
 }
 
-bool RegionReader::still_ours() {
+bool RegionReader::is_still_ours() const {
   if (!memory_.in_ram) return true;
   const auto* epoch = reinterpret_cast<const std::uint64_t*>(memory_.base + kRegionEpoch);
-  if (__atomic_load_n(epoch, __ATOMIC_RELAXED) == epoch_) return true;
+  return __atomic_load_n(epoch, __ATOMIC_RELAXED) == epoch_;
+}
+
+bool RegionReader::still_ours() {
+  if (is_still_ours()) return true;
   for (Ring& ring : rings_) ring.give_up(Fault::kHeader);
   return false;
 }

@@ -45,6 +45,10 @@ class RegionReader {
   bool arm();
   void disarm();
 
+  // Any thread. False: memory in RAM is no longer this region, and nothing may be written into it.
+  bool is_still_ours() const;
+  // Control block of the first ring; nullptr where there is none.
+  std::uint8_t* first_block() const { return first_block_; }
   const std::uint8_t* base() const { return memory_.base; }
   std::uint64_t bytes() const { return memory_.bytes; }
   const std::deque<Ring>& rings() const { return rings_; }
@@ -54,11 +58,12 @@ class RegionReader {
   std::uint32_t scan(Columns& out, std::size_t& turn, bool (Ring::*next)(Columns&));
   void drain_group(Columns& out, const Group& group, std::size_t& turn, std::uint32_t row_end, std::uint32_t arena_end);
 
-  // Of memory in RAM: whether it still is this region. If not, every ring is given up: nothing more may be written.
+  // As is_still_ours(); if not, every ring is given up.
   bool still_ours();
 
   RegionMemory memory_;
   std::uint64_t epoch_;
+  std::uint8_t* first_block_ = nullptr;
   std::deque<Ring> rings_;
   Group critical_;
   Group other_;

@@ -21,10 +21,13 @@ inline constexpr std::uint64_t kRingMinBytes = 4096;
 inline constexpr std::size_t kBlockHead = 0;
 inline constexpr std::size_t kBlockAttempts = 8;
 inline constexpr std::size_t kBlockLost = 16;
+inline constexpr std::size_t kBlockClockAnswer = 112;
+inline constexpr std::size_t kBlockClockNs = 120;
 inline constexpr std::size_t kBlockTail = 128;
 inline constexpr std::size_t kBlockNeedWakeup = 136;
 // consumer_reserved: two entries of the reader's own journal, see Ring::release().
 inline constexpr std::size_t kBlockJournal = 144;
+inline constexpr std::size_t kBlockClockQuestion = 248;
 
 // struct vesper_record.
 inline constexpr std::size_t kRecordTag = 0;

@@ -235,6 +235,7 @@ const noRelays: RelayFactory = {
       }),
       verify: () => [],
       heartbeatNs: () => 0,
+      compareClocks: async () => undefined,
       close: () => {},
     }) satisfies RelayReader,
 };

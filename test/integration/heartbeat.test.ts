@@ -9,7 +9,7 @@ import { Machine } from '../../host/demo/machine.ts';
 import { kernelKeys } from '../../host/kernel/release.ts';
 import { heartbeatMs, regionHeader } from '../../host/wire/region.ts';
 import { expectNoComplaints } from '../harness/kernel-log.ts';
-import { leftovers, Rig, ServiceProcess } from '../harness/rig.ts';
+import { leftovers, probePath, Rig, ServiceProcess } from '../harness/rig.ts';
 
 afterAll(() => expect(leftovers()).toEqual([]));
 
@@ -74,6 +74,15 @@ describe.each(kernelKeys)('%s', (kernel) => {
     expect(meanMs).toBeLessThan(heartbeatMs * 1.5);
     expectNoComplaints(machine.console());
   });
+});
+
+test.each(kernelKeys)('%s: the clocks are known to microseconds', async (kernel) => {
+  await using rig = await Rig.start({ kernel });
+  await rig.until(() => rig.guest.session?.clock.settled, 'the rate of the clocks');
+  // Records make the service look at the clocks anew.
+  await rig.attach([probePath(kernel, 'signal')], ['signals=SIGWINCH']);
+  await rig.machine.start('actor timebomb 500 28 100');
+  await rig.event(({ hostTimeErrorUs }) => hostTimeErrorUs !== null && hostTimeErrorUs < 50);
 });
 
 test('a heartbeat without an answer does not hide that nobody answers; with one, all is well again', async () => {

@@ -67,6 +67,22 @@ describe('clock alignment', () => {
     expect(clock.boundNs(1_860 * second)).toBeLessThan(600_000);
   });
 
+  test('samples that are exact tell the rate after a second', () => {
+    const clock = new ClockAlignment();
+    const rate = -30 * ppm;
+    const look = (atNs: number) => clock.add(sample(atNs, 300, 0, 300, 3 * second + atNs * rate));
+    look(0);
+    expect(clock.boundNs(0)).toBeLessThan(1_000);
+    look(second / 4);
+    expect(clock.settled).toBe(false);
+    look(second);
+    expect(clock.settled).toBe(true);
+    expect(Math.abs(clock.alignment.offsetNs(61 * second) - 3 * second - 61 * second * rate)).toBeLessThan(
+      clock.boundNs(61 * second),
+    );
+    expect(clock.boundNs(61 * second)).toBeLessThan(400_000);
+  });
+
   test('a rate that changes for good is found, whatever was known before', () => {
     const clock = new ClockAlignment();
     let offset = 0;

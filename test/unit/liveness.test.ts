@@ -56,6 +56,7 @@ function watched() {
     clock,
     periodMs,
     heartbeatNs: () => 0,
+    compareClocks: async () => undefined,
     onSilent: () => told.push('silent'),
     onAnswer: () => told.push('answers'),
     onDisowned: () => told.push('disowned'),

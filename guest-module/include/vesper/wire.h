@@ -20,6 +20,7 @@
 #define VESPER_SLOTS 64	/* probe slots of one guest: 0 … SLOTS-1 */
 #define VESPER_POINTS_MAX 32	/* most probe points one probe can report */
 #define VESPER_PAGES_MAX 0x4000000u	/* largest region in memory of the guest, in bytes */
+#define VESPER_CLOCK_WATCH_MAX 2000	/* longest that the guest looks at the host's questions, in microseconds */
 #define VESPER_PIECES_MAX 256	/* most pieces of guest memory that make up one region */
 #define VESPER_LAYOUT_VERSION 1	/* version of the layout below */
 #define VESPER_REGION_PAGE 4096	/* alignment of the parts of a region, in bytes */
@@ -69,6 +70,8 @@ enum vesper_message {
 	VESPER_MSG_PAGES = 28,
 	VESPER_MSG_RECORDS = 29,
 	VESPER_MSG_CONSUMED = 30,
+	VESPER_MSG_COMPARE_CLOCKS = 31,
+	VESPER_MSG_CLOCKS_COMPARED = 32,
 };
 
 enum vesper_feature {
@@ -77,6 +80,7 @@ enum vesper_feature {
 	VESPER_FEATURE_INLINE = 4,	/* events over the channel */
 	VESPER_FEATURE_BPF = 8,	/* BPF probe images */
 	VESPER_FEATURE_SHA256 = 16,	/* the frontend verifies the sha-256 of an image */
+	VESPER_FEATURE_COMPARE_CLOCKS = 32,	/* clocks are compared through the region */
 };
 
 enum vesper_backend {
@@ -569,6 +573,26 @@ static_assert(offsetof(struct vesper_consumed, tail) == 8);
 static_assert(offsetof(struct vesper_consumed, ring) == 16);
 static_assert(offsetof(struct vesper_consumed, reserved) == 20);
 
+/* The host is about to ask for the time. */
+struct vesper_compare_clocks {
+	__le64 epoch;	/* epoch of the rings */
+	__le32 watch_us;	/* how long at most, up to CLOCK_WATCH_MAX */
+	__le32 reserved;	/* zero */
+};
+static_assert(sizeof(struct vesper_compare_clocks) == 16);
+static_assert(offsetof(struct vesper_compare_clocks, epoch) == 0);
+static_assert(offsetof(struct vesper_compare_clocks, watch_us) == 8);
+static_assert(offsetof(struct vesper_compare_clocks, reserved) == 12);
+
+/* The guest no longer looks. */
+struct vesper_clocks_compared {
+	__le32 error;	/* 0 or negative errno: -ESTALE another epoch, -EOPNOTSUPP no shared region */
+	__le32 answered;	/* questions */
+};
+static_assert(sizeof(struct vesper_clocks_compared) == 8);
+static_assert(offsetof(struct vesper_clocks_compared, error) == 0);
+static_assert(offsetof(struct vesper_clocks_compared, answered) == 4);
+
 /* State of one probe point. */
 struct vesper_point_status {
 	char name[64];	/* function, tracepoint or chain */
@@ -674,21 +698,27 @@ struct vesper_ring_block {
 	__le64 head;	/* bytes published; written with release ordering, paired with the acquire of the reader */
 	__le64 attempts;	/* records tried: sequence number of the next one */
 	__le64 lost;	/* records not written because the ring was full */
-	__u8 producer_reserved[104];	/* zero */
+	__u8 producer_reserved[88];	/* zero */
+	__le64 clock_answer;	/* first ring: the question that clock_ns answers; written with release ordering */
+	__le64 clock_ns;	/* first ring: CLOCK_BOOTTIME when the guest saw the question */
 	__le64 tail;	/* bytes read; written with release ordering, paired with the acquire of the writer */
 	__le32 need_wakeup;	/* 1: the host sleeps; the guest clears it and rings the doorbell once */
 	__le32 consumer_pad;	/* zero */
-	__u8 consumer_reserved[112];	/* the host's own: how far its readers got; zero at activation */
+	__u8 consumer_reserved[104];	/* the host's own: how far its readers got; zero at activation */
+	__le64 clock_question;	/* first ring: any number that is new to the guest; 0: the host asks no more */
 };
 static_assert(sizeof(struct vesper_ring_block) == 256);
 static_assert(offsetof(struct vesper_ring_block, head) == 0);
 static_assert(offsetof(struct vesper_ring_block, attempts) == 8);
 static_assert(offsetof(struct vesper_ring_block, lost) == 16);
 static_assert(offsetof(struct vesper_ring_block, producer_reserved) == 24);
+static_assert(offsetof(struct vesper_ring_block, clock_answer) == 112);
+static_assert(offsetof(struct vesper_ring_block, clock_ns) == 120);
 static_assert(offsetof(struct vesper_ring_block, tail) == 128);
 static_assert(offsetof(struct vesper_ring_block, need_wakeup) == 136);
 static_assert(offsetof(struct vesper_ring_block, consumer_pad) == 140);
 static_assert(offsetof(struct vesper_ring_block, consumer_reserved) == 144);
+static_assert(offsetof(struct vesper_ring_block, clock_question) == 248);
 
 /* Header of one record; the payload follows. */
 struct vesper_record {
