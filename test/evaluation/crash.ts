@@ -10,6 +10,9 @@ import type { AgentCall, Death, Stage } from './stage.ts';
 /** What tells of the death: of a process that is killed for want of memory the kernel's choice of it, which comes first. */
 const told: Readonly<Record<Experiment, string>> = { SIGSEGV: 'signal.died', OOM: 'oom.kill' };
 
+/** Of the clock of Pacemaker's log, and what ours may differ. */
+const tickMs = 5;
+
 /** How it is brought about. Nothing here waits for what it does but for the command to be over. */
 const commands: Readonly<Record<Experiment, (process: string) => string>> = {
   SIGSEGV: (process) => `actor --name killer kill $(pidof ${process}) 11`,
@@ -30,19 +33,27 @@ export async function crash(stage: Stage, mode: Mode, experiment: Experiment, ph
   if (errorMs === null) throw new Error("the guest's clock is not aligned with the host's");
   await command;
   const isFailure = ({ task, result }: Stage['results'][number]) =>
-    task === 'monitor' && result !== 'ok' && result !== 'Cancelled';
+    task === 'monitor' && !['requested', 'ok', 'Cancelled'].includes(result);
   const detectedMs =
     mode === 'VESPER'
       ? death.heardMs
       : (
           await stage.until(
-            () => stage.results.find((one) => isFailure(one) && one.atMs > atMs - 5),
+            () => stage.results.find((one) => isFailure(one) && one.atMs > atMs - tickMs),
             'a poll that fails',
           )
         ).atMs;
   const stop = await stage.until(
     () => stage.calls.find(({ task, atMs: calledMs }) => task === 'stop' && calledMs > atMs),
     'the beginning of the recovery',
+  );
+  const request = await stage.until(
+    () =>
+      stage.results.find(
+        ({ task, result, atMs: requestedMs }) =>
+          task === 'stop' && result === 'requested' && requestedMs > atMs - tickMs,
+      ),
+    'the request for it',
   );
   // Before its death it may have been too slow for the client, as its guest had no memory.
   const answer = await stage.until(
@@ -55,6 +66,7 @@ export async function crash(stage: Stage, mode: Mode, experiment: Experiment, ph
     sincePollMs: atMs - (stage.calls.findLast(isPollBefore(atMs)) ?? poll).atMs,
     errorMs,
     detectedMs: detectedMs - atMs,
+    requestedMs: request.atMs - atMs,
     recoveringMs: stop.atMs - atMs,
     answeringMs: answer.atMs - atMs,
   };

@@ -28,6 +28,8 @@ const method = `* **The cluster** is Corosync and Pacemaker of Debian 12 on two 
   alignment of clocks, with the error the table of facts has.
 * **Detected**: by VESPER, when the service's handler has the event. By polling, when Pacemaker's log says that the monitor failed (its
   clock ticks in 4 ms, so at most that much too early).
+* **Stop requested**: when Pacemaker's log on the node says that it asks the guest node to stop what is left of the server. What is
+  between that and the next is pacemaker-remoted in the guest, and the start of the agent there.
 * **Recovery begins**: when the agent is called to stop what is left of the server. The agent says so first of all, over the guest's
   serial line, and it counts when the host has read it.
 * **Answers again**: the first whole page with status 200 that a client on the node gets after that. The client asks one request at a
@@ -67,6 +69,13 @@ export function evaluationPage(results: Results): string {
   return `${parts.join('\n\n')}\n`;
 }
 
+/** Of the tables: as in the plot, and one between. */
+const columns: readonly { readonly name: string; readonly of: (crash: Crash) => number }[] = [
+  ...measures.slice(0, 1),
+  { name: 'stop requested', of: ({ requestedMs }) => requestedMs },
+  ...measures.slice(1),
+];
+
 function goalTable(results: Results): string {
   const all = goals(results);
   if (all.length === 0) return 'Nothing was measured of which there is a goal.';
@@ -79,7 +88,7 @@ function timeTable(results: Results, experiment: Crash['experiment']): string {
   const rows = modes.flatMap((mode) => {
     const crashes = crashesOf(results, mode, experiment);
     if (crashes.length === 0) return [];
-    const figures = measures.map(({ of }) => {
+    const figures = columns.map(({ of }) => {
       const { median, mean, max } = summary(crashes.map(of));
       return [median, mean, max].map(timeText).join(' / ');
     });
@@ -87,7 +96,7 @@ function timeTable(results: Results, experiment: Crash['experiment']): string {
     return [[mode, `${crashes.length}`, ...figures, share]];
   });
   if (rows.length === 0) return 'Not measured in this run.';
-  const heads = ['', 'crashes', ...measures.map(({ name }) => name), 'share of detection'];
+  const heads = ['', 'crashes', ...columns.map(({ name }) => name), 'share of detection'];
   return `Median / mean / longest:\n\n${table(heads, rows)}`;
 }
 
@@ -137,9 +146,9 @@ const failures = ({ failures: lines, rounds }: Results): string =>
     : lines.map((line) => `* ${cell(line)}`).join('\n');
 
 function table(heads: readonly string[], rows: readonly (readonly string[])[]): string {
-  const columns = heads.length === 0 ? ['', ''] : heads;
+  const titles = heads.length === 0 ? ['', ''] : heads;
   const line = (cells: readonly string[]): string => `| ${cells.map(cell).join(' | ')} |`;
-  return [line(columns), `|${columns.map(() => '---').join('|')}|`, ...rows.map(line)].join('\n');
+  return [line(titles), `|${titles.map(() => '---').join('|')}|`, ...rows.map(line)].join('\n');
 }
 
 /** What a message may contain would otherwise end the cell, or the row. */

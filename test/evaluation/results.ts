@@ -25,6 +25,8 @@ export interface Crash {
   readonly errorMs: number;
   /** By VESPER: its handler had the event. By poll: the cluster noted that its poll had failed. */
   readonly detectedMs: number;
+  /** The cluster asked the guest node for that stop, as its log says. */
+  readonly requestedMs: number;
   /** The cluster's agent was called to stop what is left of the server, which is how a recovery begins. */
   readonly recoveringMs: number;
   /** The client had a whole page again. */

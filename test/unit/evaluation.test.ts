@@ -20,6 +20,7 @@ const crash = (mode: Mode, experiment: Experiment, detectedMs: number, more: Par
   sincePollMs: 1_000,
   errorMs: 0.2,
   detectedMs,
+  requestedMs: detectedMs + 50,
   recoveringMs: detectedMs + 100,
   answeringMs: detectedMs + 500,
   ...more,
@@ -62,7 +63,10 @@ test('an operation that ended is read from the log of Pacemaker, with its time',
   expect(clusterResult(line.replace('Nov 30', 'Dec 31'), new Date(2027, 0, 1))?.atMs).toBe(
     new Date(2026, 11, 31, 23, 35, 5, 353).getTime(),
   );
-  expect(clusterResult(line.replace('Result of', 'Requesting'), now)).toBeUndefined();
+  const request =
+    'Nov 30 23:35:05.353 node1 pacemaker-controld  [55] (do_lrm_rsc_op) \tnotice: Requesting local execution of stop operation for httpd on web1 | transition_key=4:10';
+  expect(clusterResult(request, now)).toEqual({ resource: 'httpd', task: 'stop', result: 'requested', atMs });
+  expect(clusterResult(line.replace('Result of', 'Refusing'), now)).toBeUndefined();
   expect(clusterResult('', now)).toBeUndefined();
 });
 
@@ -106,7 +110,7 @@ test('the page has goals, times, causes and costs of its run, and what did not w
   expect(page).toContain('| date | 2026-01-02 03:04 UTC |');
   expect(page).toContain('4 of 4 goals met.');
   expect(rows(page, 'poll')).toEqual([
-    '| poll 10 s | 3 | 4 s / 5 s / 9 s | 4.1 s / 5.1 s / 9.1 s | 4.5 s / 5.5 s / 9.5 s | 91 % |',
+    '| poll 10 s | 3 | 4 s / 5 s / 9 s | 4.05 s / 5.05 s / 9.05 s | 4.1 s / 5.1 s / 9.1 s | 4.5 s / 5.5 s / 9.5 s | 91 % |',
   ]);
   expect(page).toContain(`SIGSEGV, poll 10 s:\n\n\`\`\`\n${text}\n\`\`\``);
   // 0.25 s for 50 polls.
