@@ -157,7 +157,7 @@ class Run {
           this.failures.push(words.split('\n')[0] ?? '');
           for (const line of this.#stage?.said.slice(-20) ?? []) say(`  ${line}`);
           // Whatever is wrong with it, another one is not.
-          await this.#stage?.close();
+          await this.#stage?.close().catch((also: unknown) => say(`  ${messageOf(also)}`));
           this.#stage = undefined;
           this.#mode = undefined;
           if (tries === mostTries) {
