@@ -182,6 +182,10 @@ test-nested: build ## the real vhost_vsock, in a guest within a guest: takes min
 bench: build ## measure, and write the tables of docs/performance.md
 	@$(NODE) test/bench.ts
 
+.PHONY: evaluate
+evaluate: build ## polling against VESPER on a cluster, twenty minutes; writes docs/evaluation.md (EVALUATE_ROUNDS=20)
+	@$(NODE) test/evaluate.ts
+
 .PHONY: fuzz
 fuzz: build ## fuzz what reads bytes of a guest
 	@$(NODE) test/run.ts fuzz

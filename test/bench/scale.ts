@@ -6,57 +6,18 @@
  * the last answer.
  */
 
-import { type ChildProcess, fork } from 'node:child_process';
-import { once } from 'node:events';
 import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { setTimeout as sleep } from 'node:timers/promises';
-import { ApiClient } from '../../host/api/client.ts';
-import { ApiServer } from '../../host/api/server.ts';
-import { silentLog } from '../../host/log.ts';
-import { RelayHub } from '../../host/relay/hub.ts';
-import { apiSocketPath, defaultHeartbeatMs, defaultRegionBytes } from '../../host/service/config.ts';
-import { Service } from '../../host/service/service.ts';
 import { atMost, median, report } from '../harness/figure.ts';
-import { repository } from '../harness/rig.ts';
-import { StandInPeer, StandInProvider } from '../harness/stand-in-fleet.ts';
+import { StandInPeer } from '../harness/stand-in-fleet.ts';
+import { StandInService } from '../harness/stand-in-service.ts';
 
 const guests = 200;
 /** What a service takes for itself is measured with these. */
 const few = 2;
 const rounds = 3;
 const windowMs = 10_000;
-const patienceMs = 120_000;
-
-const [directory, count] = process.argv.slice(2);
-
-/** As `vesper serve`, with the stand-ins as its guests. */
-async function serve(place: string, number: number): Promise<void> {
-  const hub = new RelayHub();
-  const service = new Service({
-    log: silentLog(),
-    relays: hub,
-    providers: [new StandInProvider(place, number)],
-    config: {
-      runDirectory: join(place, 'run'),
-      stateDirectory: join(place, 'state'),
-      catalogueRoots: [join(repository, 'build')],
-      regionBytes: defaultRegionBytes,
-      heartbeatMs: defaultHeartbeatMs,
-    },
-  });
-  const api = new ApiServer(service);
-  process.once('SIGTERM', async () => {
-    await api.stop();
-    await service.stop();
-    hub.close();
-    process.disconnect();
-  });
-  await api.start();
-  await service.start();
-  process.send?.('started');
-}
 
 /** In kB: what the process has for itself; its regions are shared. */
 function ownMemory(pid: number): number {
@@ -64,13 +25,6 @@ function ownMemory(pid: number): number {
   const field = (name: string): number =>
     Number(new RegExp(`^${name}:\\s+(\\d+)`, 'm').exec(status)?.[1] ?? Number.NaN);
   return field('RssAnon');
-}
-
-/** User and system time so far, in seconds. */
-function cpuSeconds(pid: number): number {
-  const stat = readFileSync(`/proc/${pid}/stat`, 'latin1');
-  const fields = stat.slice(stat.lastIndexOf(')') + 2).split(' ');
-  return (Number(fields[11]) + Number(fields[12])) / 100;
 }
 
 interface Scale {
@@ -82,56 +36,27 @@ interface Scale {
 }
 
 async function measure(place: string, number: number): Promise<Scale> {
-  const startedMs = performance.now();
-  const child: ChildProcess = fork(import.meta.filename, [place, String(number)], {
-    execArgv: ['--max-semi-space-size=2'],
-  });
-  const gone = once(child, 'exit');
-  const pid = child.pid ?? -1;
-  try {
-    await Promise.race([
-      once(child, 'message'),
-      gone.then(() => {
-        throw new Error('the service ended');
-      }),
-    ]);
-    const client = new ApiClient(apiSocketPath(join(place, 'run')));
-    const deadline = performance.now() + patienceMs;
-    for (;;) {
-      const all = await client.guests();
-      if (all.filter(({ state }) => state === 'active').length === number) break;
-      if (performance.now() > deadline) throw new Error('not all guests became active');
-      await sleep(20);
-    }
-    const activeMs = performance.now() - startedMs;
-    const names = (await client.guests()).map(({ name }) => name);
-    const attachMs: number[] = [];
-    const detachMs: number[] = [];
-    const timed = async (
-      into: number[],
-      work: (name: string) => Promise<readonly { readonly ok: boolean }[]>,
-    ) => {
-      const beganMs = performance.now();
-      const results = (await Promise.all(names.map(work))).flat();
-      into.push(performance.now() - beganMs);
-      if (results.length !== names.length || results.some(({ ok }) => !ok))
-        throw new Error('one was refused');
-    };
-    const request = { probes: ['signal'], parameters: [], self_test: false, force: false };
-    for (let round = 0; round <= rounds; round += 1) {
-      await timed(attachMs, (name) => client.attach(name, request));
-      if (round < rounds) await timed(detachMs, (name) => client.detach(name, ['signal']));
-    }
-    // V8 gives back what start and pushes took; that is over then.
-    await sleep(20_000);
-    const before = cpuSeconds(pid);
-    await sleep(windowMs);
-    const cpuPercent = ((cpuSeconds(pid) - before) / windowMs) * 1e5;
-    return { activeMs, attachMs, detachMs, ownKb: ownMemory(pid), cpuPercent };
-  } finally {
-    child.kill('SIGTERM');
-    await gone;
+  await using service = await StandInService.start(place, number);
+  const { client, pid, activeMs } = service;
+  const names = (await client.guests()).map(({ name }) => name);
+  const attachMs: number[] = [];
+  const detachMs: number[] = [];
+  const timed = async (
+    into: number[],
+    work: (name: string) => Promise<readonly { readonly ok: boolean }[]>,
+  ) => {
+    const beganMs = performance.now();
+    const results = (await Promise.all(names.map(work))).flat();
+    into.push(performance.now() - beganMs);
+    if (results.length !== names.length || results.some(({ ok }) => !ok)) throw new Error('one was refused');
+  };
+  const request = { probes: ['signal'], parameters: [], self_test: false, force: false };
+  for (let round = 0; round <= rounds; round += 1) {
+    await timed(attachMs, (name) => client.attach(name, request));
+    if (round < rounds) await timed(detachMs, (name) => client.detach(name, ['signal']));
   }
+  const cpuPercent = (await service.idleShare(windowMs)) * 100;
+  return { activeMs, attachMs, detachMs, ownKb: ownMemory(pid), cpuPercent };
 }
 
 async function main(): Promise<void> {
@@ -155,5 +80,4 @@ async function main(): Promise<void> {
   }
 }
 
-if (directory === undefined) await main();
-else await serve(directory, Number(count));
+await main();
