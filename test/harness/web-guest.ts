@@ -57,7 +57,9 @@ export class WebGuest {
         files,
         // Under TCG a precopy with RAM of a multiple of 256 KiB leaves stale pages (QEMU 7.2).
         memory: { size: 262_152, unit: 'KiB' },
-        devices: "<interface type='bridge'><source bridge='br0'/><model type='virtio'/></interface>",
+        // Its address stays: whoever talked to it before it was started anew would look for it at the former one for a while.
+        devices:
+          "<interface type='bridge'><mac address='52:54:00:00:00:0b'/><source bridge='br0'/><model type='virtio'/></interface>",
       },
     );
     return new WebGuest(cluster, guest, file('web1.xml', guest.xml));
