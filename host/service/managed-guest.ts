@@ -160,17 +160,20 @@ export class ManagedGuest {
     this.connect({ asked: true });
     if (this.#session === undefined) await this.#settled(timeLimitMs);
     if (this.#session !== undefined) return this.#session;
-    throw new VesperError('UNREACHABLE', `${this.machine.name} is ${this.#state}: ${this.#reason}`, {
-      data: { guest: this.machine.name, state: this.#state },
+    const { name } = this.machine;
+    const reason = this.#reason.startsWith(`${name}: `) ? this.#reason.slice(name.length + 2) : this.#reason;
+    throw new VesperError('UNREACHABLE', `${name} is ${this.#state}: ${reason}`, {
+      data: { guest: name, state: this.#state },
     });
   }
 
-  /** As GuestProbes.attach; waits for a session first. */
+  /** As GuestProbes.attach; waits for a session first, unless a probe is asked for that no guest could get. */
   async attach(
     references: readonly string[],
     assignments: readonly string[],
     options: AttachOptions,
   ): Promise<readonly ProbeResult[]> {
+    await this.#services.images.refuseUnknown(references);
     this.#attaching += 1;
     try {
       const session = await this.active(this.#services.config.heartbeatMs * 20);

@@ -174,7 +174,7 @@ test('a domain whose QEMU hangs: said so, and no other waits for it', async () =
   process.kill(qemu, 'SIGSTOP');
   try {
     const refused = expect(rig.attach(['signal'], [], 'stuck')).rejects.toThrow(
-      /^stuck is running: stuck: .*: its QEMU or libvirtd hangs$/,
+      /^stuck is running: .*: its QEMU or libvirtd hangs$/,
     );
     await rig.attach(['signal'], [], 'fine');
     await rig.delivers(fine, 'unmoved');
