@@ -189,7 +189,12 @@ async function catalogue(): Promise<Finding> {
 async function service(runDirectory: string): Promise<Finding> {
   try {
     const guests = await new ApiClient(apiSocketPath(runDirectory)).guests();
-    return { what: 'service', state: 'ok', detail: `answers; ${guests.length} guests`, mend: '' };
+    return {
+      what: 'service',
+      state: 'ok',
+      detail: `answers; ${guests.length} ${guests.length === 1 ? 'guest' : 'guests'}`,
+      mend: '',
+    };
   } catch (thrown) {
     return {
       what: 'service',

@@ -195,6 +195,9 @@ test('a domain that ended and was undefined is forgotten', async () => {
   await rig.service.guestFound('brief', 30_000);
   await domain.destroy();
   await rig.until(() => rig.guest('brief').state === 'stopped', 'brief');
+  expect(() => rig.service.guest('never')).toThrow(
+    /^no guest never: .*; a domain of libvirt is a guest once it runs \(virsh start never\)$/,
+  );
   await domain.undefine();
   await rig.until(() => !rig.service.guests().some(({ machine }) => machine.uuid === guest.uuid));
 });
