@@ -27,6 +27,11 @@ export class ApiClient {
     return this.#json('GET', `/v1/guests/${encodeURIComponent(name)}`);
   }
 
+  /** The guest as it is while its session is there, also where nothing is wanted of it; or with why there is none. */
+  reach(name: string): Promise<GuestView> {
+    return this.#json('POST', `/v1/guests/${encodeURIComponent(name)}/reach`, {});
+  }
+
   async attach(
     guest: string,
     body: {

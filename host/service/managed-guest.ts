@@ -184,6 +184,20 @@ export class ManagedGuest {
     }
   }
 
+  /** What `look` sees once there is a session, or an attempt at one has failed; the guest is then left as it was before. */
+  async reach<T>(look: () => T): Promise<T> {
+    this.#attaching += 1;
+    try {
+      await this.active(this.#services.config.heartbeatMs * 20).catch((thrown) => {
+        if (!(thrown instanceof VesperError) || thrown.code !== 'UNREACHABLE') throw thrown;
+      });
+      return look();
+    } finally {
+      this.#attaching -= 1;
+      await this.#leaveUnwanted();
+    }
+  }
+
   /** The configuration changed. */
   async reconfigured(): Promise<void> {
     await this.#probes.reconfigured();

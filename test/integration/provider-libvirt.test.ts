@@ -39,6 +39,11 @@ describe('a domain that runs', () => {
     const before = await one.domain.xml();
     expect(rig.view(name)).toMatchObject({ provider: 'libvirt', state: 'running', channel: '' });
 
+    // As vesper install proves that its frontend is reached: nothing is wanted, and nothing stays.
+    const reached = await rig.guest(name).reach(() => rig.view(name));
+    expect(reached).toMatchObject({ state: 'active', frontend: expect.stringMatching(/^\d/) });
+    expect(await one.domain.xml()).toBe(before);
+
     await rig.attach(['signal'], [], name);
     await rig.delivers(one, 'carried');
     const view = rig.view(name);
