@@ -16,6 +16,9 @@ const manifest = JSON.parse(readFileSync(new URL('../package.json', import.meta.
 /** Where root keeps what is fetched and built. Undefined: this is a source tree. */
 export const systemCache: string | undefined = manifest.vesper?.cache;
 
+/** The command that starts the service. */
+export const startService: string = systemCache === undefined ? 'vesper serve' : 'systemctl start vesper';
+
 /** The command that mends a program of which parts are missing. */
 export const mendProgram: string =
   systemCache === undefined ? 'make build' : 'apt-get install --reinstall vesper';

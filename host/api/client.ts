@@ -4,6 +4,7 @@
 
 import { type IncomingMessage, request } from 'node:http';
 import { type ErrorCode, errorCodes, VesperError } from '../error.ts';
+import { startService } from '../installed.ts';
 import type { GuestView, IncidentDetailView, IncidentView, ProbeResult, ProblemView } from './view.ts';
 
 export class ApiClient {
@@ -33,6 +34,11 @@ export class ApiClient {
 
   incident(id: string): Promise<IncidentDetailView> {
     return this.#json('GET', `/v1/incidents/${encodeURIComponent(id)}`);
+  }
+
+  /** The guest as it is while its session is there, also where nothing is wanted of it; or with why there is none. */
+  reach(name: string): Promise<GuestView> {
+    return this.#json('POST', `/v1/guests/${encodeURIComponent(name)}/reach`, {});
   }
 
   async attach(
@@ -115,7 +121,7 @@ export class ApiClient {
       thrown.code === 'EACCES'
         ? `you may not open ${this.#path}: run as root or as a member of its group`
         : thrown.code === 'ENOENT' || thrown.code === 'ECONNREFUSED'
-          ? `no vesper service answers on ${this.#path}: start it with "vesper serve", or name its directory with --run-dir`
+          ? `no vesper service answers on ${this.#path}: start it with "${startService}", or name its directory with --run-dir`
           : `the vesper service on ${this.#path} went away before it answered (${thrown.message})`;
     return new VesperError('UNREACHABLE', what, { cause: thrown });
   }

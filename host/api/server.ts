@@ -126,6 +126,10 @@ export class ApiServer {
         return { results };
       },
     );
+    this.#app.post<{ Params: { guest: string } }>('/v1/guests/:guest/reach', ({ params }) => {
+      const guest = service.guest(params.guest);
+      return guest.reach(() => guestView(guest));
+    });
     this.#app.post<{ Params: { guest: string } }>('/v1/guests/:guest/release', async ({ params }) => {
       await service.guest(params.guest).close({ release: true });
       return {};

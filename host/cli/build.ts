@@ -6,8 +6,8 @@ import { basename, join, resolve } from 'node:path';
 import { Command } from 'commander';
 import { VesperError } from '../error.ts';
 import { systemCache } from '../installed.ts';
-import { buildModules, type KernelHeaders } from '../kernel/build.ts';
-import { fetchKernel } from '../kernel/fetch.ts';
+import { buildModules } from '../kernel/build.ts';
+import { fetchHeaders, fetchKernel, type KernelHeaders } from '../kernel/fetch.ts';
 import { modulesDirectory, objectsDirectory, projectRoot } from '../kernel/project.ts';
 import { kernelKeys } from '../kernel/release.ts';
 import { example } from './context.ts';
@@ -81,12 +81,13 @@ async function kernelOf(options: Options, progress: (line: string) => void): Pro
     throw new VesperError('USAGE', 'say for which kernel: --kernel RELEASE, or --headers DIRECTORY');
   }
   if (headers !== undefined) return kernelOfHeaders(resolve(headers));
-  const key = kernelKeys.find((candidate) => kernel === candidate || kernel?.startsWith(`${candidate}.`));
-  const found = key === undefined ? undefined : await fetchKernel(key, { progress });
-  if (found !== undefined && (kernel === key || kernel === found.release)) return found;
+  const key = kernelKeys.find((candidate) => kernel === candidate);
+  const found =
+    key === undefined ? await fetchHeaders(kernel ?? '', { progress }) : await fetchKernel(key, { progress });
+  if (found !== undefined) return found;
   throw new VesperError(
     'NOT_FOUND',
-    `the headers of kernel ${kernel} are not to be had here (only ${found?.release ?? `Debian's ${kernelKeys.join(' and ')}`}): copy them from the guest and use --headers`,
+    `Debian's archive has no headers of a kernel ${kernel} (${kernelKeys.join(' and ')} are looked for): copy them from the guest, and name their folder with --headers`,
   );
 }
 

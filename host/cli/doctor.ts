@@ -95,7 +95,12 @@ function libvirt(): Finding {
   const what = 'libvirt';
   try {
     loadLibvirtAddon();
-    return { what, state: 'ok', detail: 'its library loads: vesper serve --libvirt', mend: '' };
+    return {
+      what,
+      state: 'ok',
+      detail: `its library loads: ${systemCache === undefined ? 'vesper serve --libvirt' : 'providers.libvirt in /etc/vesper/vesper.yaml'}`,
+      mend: '',
+    };
   } catch (thrown) {
     const mend = `apt-get install libvirt0${systemCache === undefined ? '; make native' : ''}`;
     return { what, state: 'absent', detail: messageOf(thrown), mend };
@@ -189,7 +194,12 @@ async function catalogue(): Promise<Finding> {
 async function service(runDirectory: string): Promise<Finding> {
   try {
     const guests = await new ApiClient(apiSocketPath(runDirectory)).guests();
-    return { what: 'service', state: 'ok', detail: `answers; ${guests.length} guests`, mend: '' };
+    return {
+      what: 'service',
+      state: 'ok',
+      detail: `answers; ${guests.length} ${guests.length === 1 ? 'guest' : 'guests'}`,
+      mend: '',
+    };
   } catch (thrown) {
     return {
       what: 'service',

@@ -46,11 +46,17 @@ export function eventsCommand(): Command {
           : { since: String(sinceMs(options.since ?? '1970-01-01')) }),
       };
       const terminal = new Terminal();
+      let none = true;
       for await (const line of apiOf(command).events(query)) {
+        none = false;
         if (options.json === true) terminal.jsonLine(line);
         else if (line['type'] === 'event') printEvent(terminal, line as unknown as StreamedEvent);
         else terminal.line(terminal.style('red', missedText(line)));
       }
+      if (none && !follow && options.json !== true)
+        process.stderr.write(
+          'vesper: no such event is kept: "vesper probes PROBE" names the events of a probe, -f waits for new ones\n',
+        );
     });
 }
 

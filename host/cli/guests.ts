@@ -2,6 +2,7 @@
 
 import { Command } from 'commander';
 import type { GuestState, GuestView } from '../api/view.ts';
+import { systemCache } from '../installed.ts';
 import { apiOf, example } from './context.ts';
 import { printable, type Style, Terminal } from './terminal.ts';
 
@@ -15,6 +16,11 @@ const stateStyle: Readonly<Record<GuestState, Style>> = {
   lost: 'red',
 };
 
+const noGuests =
+  systemCache === undefined
+    ? "no guest yet: the service waits for one where it looks: vesper serve --libvirt looks for libvirt's domains, --qemu and --qemu-dir for QEMU's monitors"
+    : 'no guest yet: the service waits for one where it looks: see providers in /etc/vesper/vesper.yaml, then systemctl restart vesper';
+
 export function guestsCommand(): Command {
   return new Command('guests')
     .description('Every guest, its state and why, its probes and what they delivered and lost.')
@@ -25,7 +31,7 @@ export function guestsCommand(): Command {
       const [guests, problems] = await Promise.all([api.guests(), api.problems()]);
       const terminal = new Terminal();
       if (options.json === true) terminal.json(guests);
-      else if (guests.length === 0) terminal.line('no guest yet: the service waits for one to appear');
+      else if (guests.length === 0) terminal.line(noGuests);
       else printGuests(terminal, guests);
       for (const { problem } of problems) process.stderr.write(`vesper: ${printable(problem)}\n`);
     });

@@ -61,7 +61,7 @@ async function ask(link: ControlLink, guest: string): Promise<Hello> {
     if (!(thrown instanceof VesperError && thrown.code === 'TIMEOUT')) throw thrown;
     throw new VesperError(
       'UNREACHABLE',
-      `${guest}: no frontend answers on the ${link.description}: load vesper.ko in the guest, or stop the other program that holds the channel`,
+      `${guest}: no frontend answers on the ${link.description}: load vesper.ko in the guest (vesper install ${guest} --ssh USER@HOST), or stop the other program that holds the channel`,
       { cause: thrown, data: { guest } },
     );
   }

@@ -51,7 +51,7 @@ export async function proveChannel(
 ): Promise<GuestView> {
   const deadline = performance.now() + proofTimeoutMs;
   for (;;) {
-    const view = await api.guest(guest);
+    const view = await api.reach(guest);
     const talks = view.state === 'active' || view.state === 'reachable' || view.state === 'degraded';
     if (talks && view.frontend === version && view.boot_id === facts.bootId) return view;
     if (performance.now() > deadline) throw unproven(view, facts, version);

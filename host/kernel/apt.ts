@@ -71,6 +71,12 @@ export class PrivateApt {
     return /^Version: (.+)$/m.exec(stdout)?.[1] ?? 'unknown';
   }
 
+  /** Whether there is such a package, and not only others that depend on one of this name. */
+  async has(name: string): Promise<boolean> {
+    const { stdout } = await this.#run('apt-cache', ['policy', name]);
+    return /^ {2}Candidate: (?!\(none\))/m.test(stdout);
+  }
+
   /** Downloads packages and unpacks them over each other into `target`. Signatures and hashes are apt's to check. */
   async unpack(names: readonly string[], target: string): Promise<void> {
     const archives = join(this.#directory, `debs-${names[0]}`);

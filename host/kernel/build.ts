@@ -15,10 +15,7 @@ import { availableParallelism } from 'node:os';
 import { basename, dirname, join, relative } from 'node:path';
 import { VesperError } from '../error.ts';
 import { runCommand } from './command.ts';
-import type { Kernel } from './fetch.ts';
-
-/** What a kernel's modules are built against. */
-export type KernelHeaders = Pick<Kernel, 'release' | 'headers' | 'compiler'>;
+import type { KernelHeaders } from './fetch.ts';
 
 /** Kernel modules that are built in one go, out of tree, with Kbuild. */
 export interface ModuleSet {

@@ -6,7 +6,7 @@ import { VesperError } from '../error.ts';
 import { PrivateApt } from './apt.ts';
 import { cacheDirectory, publishDirectory, scratchDirectory } from './cache.ts';
 import { runCommand } from './command.ts';
-import { type KernelKey, type KernelSeries, kernelSeries } from './release.ts';
+import { type KernelKey, type KernelSeries, kernelKeys, kernelSeries } from './release.ts';
 import { hostToolchainFits, wrapPrograms } from './toolchain.ts';
 
 /** A Debian kernel with its modules and headers, unpacked in the cache; all paths are absolute. */
@@ -26,6 +26,9 @@ export interface Kernel {
   /** The compiler that fits the headers: a name in PATH or a path. */
   readonly compiler: string;
 }
+
+/** What a kernel's modules are built against. */
+export type KernelHeaders = Pick<Kernel, 'release' | 'headers' | 'compiler'>;
 
 export interface FetchOptions {
   /** Called with a line for a person each time something longer begins. */
@@ -101,22 +104,7 @@ async function unpackKernel(
   relocateHeaders(join(unpacked, 'usr/src', headers));
   await runCommand('depmod', ['-b', join(unpacked, base), release], { package: 'kmod' });
 
-  let compiler = series.compiler;
-  if (!(await hostToolchainFits(join(unpacked, tools), compiler))) {
-    progress(
-      `kernel ${series.key}: unpacking ${compiler} of ${series.suite}, which its modules are built with`,
-    );
-    await apt.unpack(series.toolchain, unpacked);
-    wrapPrograms(
-      unpacked,
-      target,
-      ['usr/bin', 'usr/libexec/gcc', 'usr/lib/gcc', tools].filter((path) => existsSync(join(unpacked, path))),
-    );
-    const names = readdirSync(join(unpacked, 'usr/bin'));
-    const name = [`x86_64-linux-gnu-${compiler}`, compiler].find((candidate) => names.includes(candidate));
-    if (!name) throw new VesperError('HOST', `No ${compiler} in the packages of ${series.suite}.`);
-    compiler = join(target, 'usr/bin', name);
-  }
+  const compiler = await provideCompiler(series, apt, unpacked, target, tools, progress);
   return {
     key: series.key,
     release,
@@ -127,6 +115,70 @@ async function unpackKernel(
     headers: join(target, 'usr/src', headers),
     compiler,
   };
+}
+
+/** The compiler for headers that are unpacked: the host's where it fits, else that of the suite, unpacked beside them. */
+async function provideCompiler(
+  { key, suite, compiler, toolchain }: KernelSeries,
+  apt: PrivateApt,
+  unpacked: string,
+  target: string,
+  tools: string,
+  progress: (line: string) => void,
+): Promise<string> {
+  if (await hostToolchainFits(join(unpacked, tools), compiler)) return compiler;
+  progress(`kernel ${key}: unpacking ${compiler} of ${suite}, which its modules are built with`);
+  await apt.unpack(toolchain, unpacked);
+  wrapPrograms(
+    unpacked,
+    target,
+    ['usr/bin', 'usr/libexec/gcc', 'usr/lib/gcc', tools].filter((path) => existsSync(join(unpacked, path))),
+  );
+  const names = readdirSync(join(unpacked, 'usr/bin'));
+  const name = [`x86_64-linux-gnu-${compiler}`, compiler].find((candidate) => names.includes(candidate));
+  if (!name) throw new VesperError('HOST', `No ${compiler} in the packages of ${suite}.`);
+  return join(target, 'usr/bin', name);
+}
+
+/**
+ * The headers of one release of a Debian kernel, cloud or not, and what it takes to build a module with them; downloaded once. Undefined
+ * where the archive has none: it keeps those of a point release and of the newest security update. Throws `HOST` as `fetchKernel`.
+ */
+export async function fetchHeaders(
+  release: string,
+  { progress = () => {} }: FetchOptions = {},
+): Promise<KernelHeaders | undefined> {
+  const series = kernelKeys.map((key) => kernelSeries[key]).find(({ key }) => release.startsWith(`${key}.`));
+  if (series === undefined || !/^[\w.+~-]+$/.test(release)) return undefined;
+  const parent = join(cacheDirectory(), 'kernels');
+  const whole = readCached(join(parent, series.key));
+  if (whole?.release === release) return whole;
+  const target = join(parent, `headers-${release}`);
+  const file = join(target, 'headers.json');
+  const read = () => JSON.parse(readFileSync(file, 'utf8')) as KernelHeaders;
+  if (existsSync(file)) return read();
+  const scratch = scratchDirectory(parent, '.fetch-');
+  try {
+    const apt = new PrivateApt(join(scratch, 'apt'), series.suite);
+    progress(`kernel ${release}: reading Debian ${series.suite}'s package lists`);
+    await apt.update();
+    const headers = `linux-headers-${release}`;
+    if (!(await apt.has(headers))) return undefined;
+    const common = await onlyMatch(apt, headers, /^linux-headers-.*-common$/);
+    const kbuild = await onlyMatch(apt, headers, /^linux-kbuild-/);
+    const unpacked = join(scratch, 'headers');
+    progress(`kernel ${release}: downloading and unpacking its headers`);
+    await apt.unpack([headers, common, kbuild], unpacked);
+    relocateHeaders(join(unpacked, 'usr/src', headers));
+    const tools = `usr/lib/${kbuild}`;
+    const compiler = await provideCompiler(series, apt, unpacked, target, tools, progress);
+    const found: KernelHeaders = { release, headers: join(target, 'usr/src', headers), compiler };
+    writeFileSync(join(unpacked, 'headers.json'), `${JSON.stringify(found, null, 2)}\n`);
+    publishDirectory(unpacked, target);
+    return read();
+  } finally {
+    rmSync(scratch, { recursive: true, force: true });
+  }
 }
 
 async function onlyMatch(apt: PrivateApt, name: string, pattern: RegExp): Promise<string> {

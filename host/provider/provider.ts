@@ -117,6 +117,8 @@ export interface Provider {
   start(events: ProviderEvents): Promise<void>;
   /** Where machines are expected and cannot be looked after, and why, for people; by the name of the place (a socket, a URI). */
   problems?(): ReadonlyMap<string, string>;
+  /** What else may be the case where no machine is called `name`, for people. */
+  absence?(name: string): string;
   /** Lets go of the hypervisor; machines and what was plugged stay as they are. */
   stop(): Promise<void>;
 }

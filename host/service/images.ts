@@ -30,6 +30,11 @@ export class ProbeImages {
     return isFile(reference) ? readImage(reference) : (await this.catalogue.imageFor(reference, guest)).image;
   }
 
+  /** Throws NOT_FOUND for a name that the catalogue has for no kernel at all. */
+  async refuseUnknown(references: readonly string[]): Promise<void> {
+    for (const reference of references) if (!isFile(reference)) await this.catalogue.find(reference);
+  }
+
   /**
    * The image of a wanted probe: the file that was attached, or what the catalogue has for the guest's kernel, which may have changed
    * since; else what was pushed before. Throws NOT_FOUND or REFUSED.

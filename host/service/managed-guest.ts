@@ -160,21 +160,38 @@ export class ManagedGuest {
     this.connect({ asked: true });
     if (this.#session === undefined) await this.#settled(timeLimitMs);
     if (this.#session !== undefined) return this.#session;
-    throw new VesperError('UNREACHABLE', `${this.machine.name} is ${this.#state}: ${this.#reason}`, {
-      data: { guest: this.machine.name, state: this.#state },
+    const { name } = this.machine;
+    const reason = this.#reason.startsWith(`${name}: `) ? this.#reason.slice(name.length + 2) : this.#reason;
+    throw new VesperError('UNREACHABLE', `${name} is ${this.#state}: ${reason}`, {
+      data: { guest: name, state: this.#state },
     });
   }
 
-  /** As GuestProbes.attach; waits for a session first. */
+  /** As GuestProbes.attach; waits for a session first, unless a probe is asked for that no guest could get. */
   async attach(
     references: readonly string[],
     assignments: readonly string[],
     options: AttachOptions,
   ): Promise<readonly ProbeResult[]> {
+    await this.#services.images.refuseUnknown(references);
     this.#attaching += 1;
     try {
       const session = await this.active(this.#services.config.heartbeatMs * 20);
       return await this.#probes.attach(session, references, assignments, options);
+    } finally {
+      this.#attaching -= 1;
+      await this.#leaveUnwanted();
+    }
+  }
+
+  /** What `look` sees once there is a session, or an attempt at one has failed; the guest is then left as it was before. */
+  async reach<T>(look: () => T): Promise<T> {
+    this.#attaching += 1;
+    try {
+      await this.active(this.#services.config.heartbeatMs * 20).catch((thrown) => {
+        if (!(thrown instanceof VesperError) || thrown.code !== 'UNREACHABLE') throw thrown;
+      });
+      return look();
     } finally {
       this.#attaching -= 1;
       await this.#leaveUnwanted();

@@ -2,7 +2,7 @@
 
 /** The service: wires providers, images and sinks together and holds one managed guest per machine. */
 
-import { mkdirSync } from 'node:fs';
+import { accessSync, constants, mkdirSync } from 'node:fs';
 import { join } from 'node:path';
 import { messageOf, VesperError } from '../error.ts';
 import { Heartbeat } from '../guest/heartbeat.ts';
@@ -58,8 +58,8 @@ export class Service {
   /** Throws HOST where another service has the same state directory, or the directories cannot be used. */
   constructor({ config, log, providers, relays }: ServiceParts) {
     // Members of the API's group and the users of QEMUs have to pass; what lies in it has modes of its own.
-    mkdirSync(config.runDirectory, { recursive: true, mode: 0o755 });
-    mkdirSync(config.stateDirectory, { recursive: true, mode: 0o750 });
+    makeOwn(config.runDirectory, 0o755, '--run-dir');
+    makeOwn(config.stateDirectory, 0o750, '--state-dir');
     this.#lock = InstanceLock.take(join(config.stateDirectory, 'lock'));
     this.config = config;
     this.log = log;
@@ -192,13 +192,11 @@ export class Service {
       );
     }
     const names = guests.map(({ machine }) => machine.name).join(', ');
-    throw new VesperError(
-      'NOT_FOUND',
-      `no guest ${name}: ${names === '' ? 'the service knows no guest yet' : `there are ${names}`}`,
-      {
-        data: { guest: name },
-      },
-    );
+    const known = names === '' ? 'the service knows no guest yet' : `there are ${names}`;
+    const hints = this.#providers.flatMap((provider) => provider.absence?.(name) ?? []);
+    throw new VesperError('NOT_FOUND', [`no guest ${name}: ${known}`, ...hints].join('; '), {
+      data: { guest: name },
+    });
   }
 
   /** Wait for a guest of that name to be found. */
@@ -253,4 +251,15 @@ async function within(limitMs: number, work: Promise<unknown>): Promise<void> {
   const limit = Promise.withResolvers<void>();
   const timer = setTimeout(limit.resolve, limitMs);
   await Promise.race([work, limit.promise]).finally(() => clearTimeout(timer));
+}
+
+/** Makes a directory that the service writes to. Throws HOST where it may not. */
+function makeOwn(path: string, mode: number, option: string): void {
+  try {
+    mkdirSync(path, { recursive: true, mode });
+    accessSync(path, constants.W_OK);
+  } catch (cause) {
+    const message = `the service may not write to ${path} (${messageOf(cause)}): run it as root, or name another directory with ${option}`;
+    throw new VesperError('HOST', message, { cause });
+  }
 }

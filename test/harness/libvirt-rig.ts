@@ -219,6 +219,7 @@ export class LibvirtRig implements AsyncDisposable {
     return {
       name: provider.name,
       problems: () => provider.problems(),
+      absence: (name) => provider.absence(name),
       stop: () => provider.stop(),
       start: (events) =>
         provider.start({

@@ -4,10 +4,14 @@
 
 import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
+import { mkdtempSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { createInterface } from 'node:readline';
 import { afterAll, beforeAll, describe, expect, onTestFinished, test } from 'vitest';
 import { Machine } from '../../host/demo/machine.ts';
+import { fetchKernel } from '../../host/kernel/fetch.ts';
+import { modulesDirectory, objectsDirectory } from '../../host/kernel/project.ts';
 import { leftovers, probePath, repository, ServiceProcess } from '../harness/rig.ts';
 
 const program = join(repository, 'host/main.ts');
@@ -184,6 +188,26 @@ describe('without either', () => {
     const [status] = (await once(child, 'close')) as [number];
     return { status, stdout };
   }
+
+  test('build --kernel takes any release of the archive, and says of another that there is none', {
+    timeout: 10 * 60_000,
+  }, async () => {
+    // Of the same version as the cloud kernel, so that the archive has it as long.
+    const release = (await fetchKernel('6.1')).release.replace('-cloud', '');
+    const output = mkdtempSync(join(tmpdir(), 'vesper-test-'));
+    try {
+      const built = await vesper('build', 'signal', '--kernel', release, '--output', output);
+      expect(built.stdout.trim().split('\n').at(-1)).toBe(join(output, 'signal.ko'));
+      expect(built.status).toBe(0);
+      const { stdout } = await vesper('check', join(output, 'signal.ko'), '--json');
+      expect(stdout).toContain(release);
+    } finally {
+      // A frontend for it came into being on the way.
+      for (const left of [output, modulesDirectory(release), objectsDirectory(release)])
+        rmSync(left, { recursive: true, force: true });
+    }
+    expect((await vesper('build', 'signal', '--kernel', '6.1.0-999-amd64')).status).toBe(1);
+  });
 
   test('demo --json: steps, events and a summary without losses; nothing stays behind', async () => {
     const { status, stdout } = await vesper('demo', '--json');

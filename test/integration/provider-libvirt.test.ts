@@ -40,6 +40,11 @@ describe('a domain that runs', () => {
     const before = await one.domain.xml();
     expect(rig.view(name)).toMatchObject({ provider: 'libvirt', state: 'running', channel: '' });
 
+    // As vesper install proves that its frontend is reached: nothing is wanted, and nothing stays.
+    const reached = await rig.guest(name).reach(() => rig.view(name));
+    expect(reached).toMatchObject({ state: 'active', frontend: expect.stringMatching(/^\d/) });
+    expect(await one.domain.xml()).toBe(before);
+
     await rig.attach(['signal'], [], name);
     await rig.delivers(one, 'carried');
     const view = rig.view(name);
@@ -190,7 +195,7 @@ test('a domain whose QEMU hangs: said so, and no other waits for it', async () =
   process.kill(qemu, 'SIGSTOP');
   try {
     const refused = expect(rig.attach(['signal'], [], 'stuck')).rejects.toThrow(
-      /^stuck is running: stuck: .*: its QEMU or libvirtd hangs$/,
+      /^stuck is running: .*: its QEMU or libvirtd hangs$/,
     );
     await rig.attach(['signal'], [], 'fine');
     await rig.delivers(fine, 'unmoved');
@@ -211,6 +216,9 @@ test('a domain that ended and was undefined is forgotten', async () => {
   await rig.service.guestFound('brief', 30_000);
   await domain.destroy();
   await rig.until(() => rig.guest('brief').state === 'stopped', 'brief');
+  expect(() => rig.service.guest('never')).toThrow(
+    /^no guest never: .*; a domain of libvirt is a guest once it runs \(virsh start never\)$/,
+  );
   await domain.undefine();
   await rig.until(() => !rig.service.guests().some(({ machine }) => machine.uuid === guest.uuid));
 });

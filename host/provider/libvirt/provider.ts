@@ -94,6 +94,10 @@ export class LibvirtProvider implements Provider {
     return new Map([...(problem === undefined ? [] : [[uri, problem] as const]), ...this.#badMetadata]);
   }
 
+  absence(name: string): string {
+    return `a domain of libvirt is a guest once it runs (virsh start ${name})`;
+  }
+
   async #removeAbandoned(): Promise<void> {
     const { blackBoxKeptMs = defaultBlackBoxKeptMs, log } = this.#options;
     const removed = await removeAbandonedRegions(libvirtRegions, blackBoxKeptMs);
