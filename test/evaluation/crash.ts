@@ -50,8 +50,8 @@ export async function crash(stage: Stage, mode: Mode, experiment: Experiment, ph
   const request = await stage.until(
     () =>
       stage.results.find(
-        ({ task, result, atMs: requestedMs }) =>
-          task === 'stop' && result === 'requested' && requestedMs > atMs - tickMs,
+        ({ task, result, atMs: recoveringMs }) =>
+          task === 'stop' && result === 'requested' && recoveringMs > atMs - tickMs,
       ),
     'the request for it',
   );
@@ -66,8 +66,8 @@ export async function crash(stage: Stage, mode: Mode, experiment: Experiment, ph
     sincePollMs: atMs - (stage.calls.findLast(isPollBefore(atMs)) ?? poll).atMs,
     errorMs,
     detectedMs: detectedMs - atMs,
-    requestedMs: request.atMs - atMs,
-    recoveringMs: stop.atMs - atMs,
+    recoveringMs: request.atMs - atMs,
+    agentMs: stop.atMs - atMs,
     answeringMs: answer.atMs - atMs,
   };
 }

@@ -25,10 +25,10 @@ export interface Crash {
   readonly errorMs: number;
   /** By VESPER: its handler had the event. By poll: the cluster noted that its poll had failed. */
   readonly detectedMs: number;
-  /** The cluster asked the guest node for that stop, as its log says. */
-  readonly requestedMs: number;
-  /** The cluster's agent was called to stop what is left of the server, which is how a recovery begins. */
+  /** The cluster asked the guest node to stop what is left of the server, as its log says: so a recovery begins. */
   readonly recoveringMs: number;
+  /** The agent in the guest was called for that. */
+  readonly agentMs: number;
   /** The client had a whole page again. */
   readonly answeringMs: number;
 }

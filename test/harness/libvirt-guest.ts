@@ -33,6 +33,8 @@ export interface LibvirtGuestOptions {
   readonly memory?: { readonly size: number; readonly unit: 'MiB' | 'KiB' };
   /** Further kernel modules that it loads. */
   readonly modules?: readonly string[];
+  /** Further arguments of its kernel. */
+  readonly kernelArguments?: string;
   /** Further files of its image; `etc/rc` is run before it is ready. */
   readonly files?: ImageOptions['files'];
 }
@@ -155,7 +157,7 @@ function domainXml(parts: DomainParts): string {
     <type arch='x86_64' machine='${parts.machine ?? 'pc'}'>hvm</type>
     <kernel>${parts.kernelImage}</kernel>
     <initrd>${parts.initrd}</initrd>
-    <cmdline>console=ttyS0 sysrq_always_enabled reboot=k no_timer_check panic=0 vesper_init=shell vesper_modules=${modules.join(',')}</cmdline>
+    <cmdline>console=ttyS0 sysrq_always_enabled reboot=k no_timer_check panic=0 vesper_init=shell vesper_modules=${modules.join(',')} ${parts.kernelArguments ?? ''}</cmdline>
   </os>
   <features><acpi/><tcg><tb-cache unit='MiB'>16</tb-cache></tcg></features>
   <cpu mode='maximum'/>

@@ -54,6 +54,8 @@ export class WebGuest {
         name: 'web1',
         frontend: true,
         modules: ['virtio_net'],
+        // As Debian's installer sets it: the report of an OOM kill, some 60 lines, is not printed on the serial line.
+        kernelArguments: 'quiet',
         files,
         // Under TCG a precopy with RAM of a multiple of 256 KiB leaves stale pages (QEMU 7.2).
         memory: { size: 262_152, unit: 'KiB' },

@@ -20,8 +20,8 @@ const crash = (mode: Mode, experiment: Experiment, detectedMs: number, more: Par
   sincePollMs: 1_000,
   errorMs: 0.2,
   detectedMs,
-  requestedMs: detectedMs + 50,
-  recoveringMs: detectedMs + 100,
+  recoveringMs: detectedMs + 50,
+  agentMs: detectedMs + 100,
   answeringMs: detectedMs + 500,
   ...more,
 });
@@ -87,7 +87,7 @@ test('goals are those of what was measured', () => {
   expect(goals({ crashes: [...polled, ...told] }).map(({ measured, met }) => [measured, met])).toEqual([
     ['6 ms', true],
     ['0.6 %', true],
-    ['102 ms; polling every 10 s: 5.1 s in the mean', true],
+    ['52 ms; polling every 10 s: 5.05 s in the mean', true],
     ['1670 ×', true],
   ]);
   const slow = goals({ crashes: [crash('VESPER', 'OOM', 40, { recoveringMs: 160 })] });
