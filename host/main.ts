@@ -14,6 +14,7 @@ import { doctorCommand } from './cli/doctor.ts';
 import { eventsCommand } from './cli/events.ts';
 import { guestKernel } from './cli/guest-kernel.ts';
 import { guestsCommand } from './cli/guests.ts';
+import { incidentsCommand } from './cli/incidents.ts';
 import { installCommand, uninstallCommand } from './cli/install.ts';
 import { metricsCommand } from './cli/metrics.ts';
 import { probesCommand } from './cli/probes.ts';
@@ -42,6 +43,7 @@ function program(): Command {
     attachCommand,
     detachCommand,
     eventsCommand,
+    incidentsCommand,
     metricsCommand,
     serveCommand,
     demoCommand,

@@ -4,7 +4,7 @@
 
 import { type IncomingMessage, request } from 'node:http';
 import { type ErrorCode, errorCodes, VesperError } from '../error.ts';
-import type { GuestView, ProbeResult, ProblemView } from './view.ts';
+import type { GuestView, IncidentDetailView, IncidentView, ProbeResult, ProblemView } from './view.ts';
 
 export class ApiClient {
   readonly #path: string;
@@ -24,6 +24,15 @@ export class ApiClient {
 
   guest(name: string): Promise<GuestView> {
     return this.#json('GET', `/v1/guests/${encodeURIComponent(name)}`);
+  }
+
+  /** The newest first. */
+  incidents(): Promise<readonly IncidentView[]> {
+    return this.#json('GET', '/v1/incidents');
+  }
+
+  incident(id: string): Promise<IncidentDetailView> {
+    return this.#json('GET', `/v1/incidents/${encodeURIComponent(id)}`);
   }
 
   async attach(

@@ -130,6 +130,12 @@ export class ApiServer {
       await service.guest(params.guest).close({ release: true });
       return {};
     });
+    this.#app.get('/v1/incidents', () => service.incidents?.list() ?? []);
+    this.#app.get<{ Params: { id: string } }>('/v1/incidents/:id', ({ params }) => {
+      const kept = service.incidents;
+      if (kept !== undefined) return kept.get(params.id);
+      throw new VesperError('NOT_FOUND', 'the service tells no cluster of anything: it keeps no incidents');
+    });
     this.#app.get('/metrics', async (_request, reply) =>
       reply.type(pageType).send(await service.metrics.page()),
     );

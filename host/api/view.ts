@@ -4,6 +4,7 @@
 
 import type { PointState } from '../guest/probe-state.ts';
 import type { GuestState } from '../service/results.ts';
+import type { IncidentDocument, IncidentSummary } from '../sink/pacemaker/incident-files.ts';
 
 export type { GuestState, ProbeResult } from '../service/results.ts';
 
@@ -75,6 +76,11 @@ export interface GuestView {
   /** Sessions that are over, newest last. */
   readonly past: readonly PastView[];
 }
+
+/** What happened in a guest and was told to the cluster, or was to be. */
+export type IncidentView = IncidentSummary;
+/** With all that was done about it, and the last events of the guest before. */
+export type IncidentDetailView = IncidentDocument;
 
 export interface PastView {
   readonly boot_id: string;

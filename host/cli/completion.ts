@@ -10,6 +10,7 @@ import { apiOf, example } from './context.ts';
 /** Names for arguments of that name; none where they are not to be had: a completion does not complain. */
 const names: Readonly<Record<string, (command: Command) => Promise<readonly string[]>>> = {
   guest: async (command) => (await apiOf(command).guests()).map(({ name }) => name),
+  incident: async (command) => (await apiOf(command).incidents()).map(({ id }) => id),
   probe: async () => (await new Catalogue(builtCatalogueRoots()).list()).probes.map(({ name }) => name),
 };
 

@@ -16,7 +16,7 @@ export type LifecycleEvent =
   | { readonly kind: 'rebooted' }
   /** The guest's kernel panicked (a pvpanic device told). */
   | { readonly kind: 'panicked' }
-  /** The guest's kernel panicked and writes a crash dump (a pvpanic device told). */
+  /** The guest's kernel panicked and writes a crash dump (a pvpanic device told, to libvirt or to us). */
   | { readonly kind: 'dumping' }
   /** The machine is gone; `reason` for people: "shut down by the guest", "killed", … */
   | { readonly kind: 'stopped'; readonly reason: string }
@@ -94,6 +94,11 @@ export interface Machine extends MachineDescription {
   provideShadow(bytes: number): Promise<ProvidedRegion>;
   /** Opens the machine's RAM; throws PROVIDER with the reason where it is not shared. The caller closes it. */
   sharedRam(): Promise<SharedRam>;
+  /**
+   * The beginning of a file of the guest, by the QEMU guest agent in it. Throws UNREACHABLE or TIMEOUT where none answers, and REFUSED
+   * with the guest's words where it cannot be read.
+   */
+  readGuestFile?(path: string, mostBytes: number): Promise<Uint8Array>;
   /** Unplugs everything VESPER plugged: the guest's hardware is as it was. Of a machine that is gone, removes its files. */
   release(): Promise<void>;
 }

@@ -6,16 +6,20 @@ import { userInfo } from 'node:os';
 import { join } from 'node:path';
 import type { Logger } from '../log.ts';
 import type { LifecycleEvent } from '../provider/provider.ts';
-import { PacemakerSink } from '../sink/pacemaker/sink.ts';
+import { type PacemakerSettings, PacemakerSink } from '../sink/pacemaker/sink.ts';
 import type { Bus } from './bus.ts';
 import type { PacemakerConfig } from './config.ts';
 import { matchesGuest } from './guest-pattern.ts';
+import { lastEvents } from './last-events.ts';
 import type { ManagedGuest } from './managed-guest.ts';
+import { PidFiles } from './pid-files.ts';
+import type { RecentEvents } from './recent-events.ts';
 
 /** What of the service it looks at. */
 export interface ClusteredService {
   readonly log: Logger;
   readonly bus: Bus;
+  readonly recent: RecentEvents;
   guests(): readonly ManagedGuest[];
   watchGuests(found: () => void): () => void;
 }
@@ -35,6 +39,7 @@ const heededUsers: ReadonlySet<string> = new Set(['root', 'hacluster']);
 
 export class Cluster {
   readonly sink: PacemakerSink;
+  readonly #pidFiles: PidFiles;
   readonly #service: ClusteredService;
   /** By UUID. */
   readonly #followed = new Map<string, Followed>();
@@ -52,19 +57,29 @@ export class Cluster {
       settings: config.settings,
       commands: config.commands,
       ledgerPath: join(stateDirectory, 'pacemaker.json'),
+      incidentsPath: join(stateDirectory, 'incidents'),
+      lastEvents: (uuid, bootId, most) => lastEvents(service.recent, uuid, bootId, most),
       matchesGuest,
+      pidGone: (uuid) => this.#pidFiles.hurry(uuid),
     });
+    this.#pidFiles = new PidFiles(this.sink, service.log);
     service.bus.add(this.sink);
     service.watchGuests(() => this.#follow());
   }
 
   /** Why the cluster is not told of what happens, for people. */
   get problem(): string | undefined {
-    return this.#unheeded ?? this.sink.problem;
+    return this.#unheeded ?? this.sink.problem ?? this.#pidFiles.problem;
+  }
+
+  configure(settings: PacemakerSettings): void {
+    this.sink.configure(settings);
+    this.#pidFiles.reread();
   }
 
   close(): void {
     for (const { watching } of this.#followed.values()) clearInterval(watching);
+    this.#pidFiles.close();
     this.sink.close();
   }
 
@@ -74,6 +89,7 @@ export class Cluster {
       if (guests.has(guest)) continue;
       clearInterval(watching);
       this.#followed.delete(uuid);
+      this.#pidFiles.forget(uuid);
     }
     for (const guest of guests) {
       const { uuid } = guest.machine;
@@ -92,6 +108,7 @@ export class Cluster {
     const { uuid, name } = machine;
     if (this.#followed.get(uuid) !== followed) return;
     if (session !== undefined) this.sink.booted(uuid, name, session.incarnation.bootId);
+    this.#pidFiles.look(guest);
     this.sink.paused(uuid, name, machine.state === 'paused');
     if (panicked && !followed.panicked) this.sink.told(uuid, name, 'panic', guest.reason);
     followed.panicked = panicked;

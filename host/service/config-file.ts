@@ -144,6 +144,8 @@ const schema = z.strictObject({
       node: clusterName.optional(),
       /** Resources that are guests, by the name of the guest. */
       vms: z.record(guestName, clusterName).default({}),
+      /** Guests that are nodes of the cluster, by the name of the guest. */
+      nodes: z.record(guestName, clusterName).default({}),
       cooldown: duration.default(30_000),
       calls_per_minute: callsPerMinute.default(10),
       keep: duration.default(900_000),
@@ -156,14 +158,22 @@ const schema = z.strictObject({
               events: z.array(clusterEvent).min(1, 'name at least one event').optional(),
               process: text.min(1, 'write the name of a process, also with * and ?').optional(),
               cgroup: text.min(1, 'write a cgroup or a unit, also with * and ?').optional(),
+              unit: text.min(1, 'write a unit of systemd, also with * and ?').optional(),
+              pid_file: absolutePath.optional(),
               fields: z.record(text, text).default({}),
               resource: clusterName.optional(),
               action: clusterAction.default('fail'),
               second_sign: yesOrNo.default(false),
             })
-            .refine(({ events, process }) => events !== undefined || process !== undefined, {
-              message: `name a process, or events: a list of ${eventWords.join(', ')} or PROBE.EVENT`,
-            }),
+            .refine(
+              ({ events, process, unit, pid_file: pidFile }) =>
+                [events, process, unit, pidFile].some((named) => named !== undefined),
+              `name a process, a unit, a pid_file, or events: a list of ${eventWords.join(', ')} or PROBE.EVENT`,
+            )
+            .refine(
+              ({ action, resource }) => action !== 'fence' || resource === undefined,
+              'fence is about the node that the guest is: leave resource out, or fail it',
+            ),
         )
         .default([]),
     })
@@ -245,12 +255,14 @@ function clusterOf(written: WrittenCluster, whereOf: (rule: number) => string): 
     settings: {
       node: written.node,
       vms: written.vms,
+      nodes: written.nodes,
       cooldownMs: written.cooldown,
       callsPerMinute: written.calls_per_minute,
       keepMs: written.keep,
       dumpMs: written.crash_dump,
-      rules: written.rules.map(({ second_sign: secondSign, events, ...rule }, at) => ({
+      rules: written.rules.map(({ second_sign: secondSign, pid_file: pidFile, events, ...rule }, at) => ({
         ...rule,
+        ...(pidFile === undefined ? {} : { pidFile }),
         // A process that a rule is about is one whose death matters, however it dies.
         events: events ?? ['crash', 'oom'],
         secondSign,

@@ -9,6 +9,7 @@ import { Heartbeat } from '../guest/heartbeat.ts';
 import type { Logger } from '../log.ts';
 import type { AskedProbe, LifecycleEvent, Machine, Provider } from '../provider/provider.ts';
 import type { RelayFactory } from '../relay/relay.ts';
+import type { IncidentFiles } from '../sink/pacemaker/incident-files.ts';
 import { AuditLog } from './audit.ts';
 import { Bus } from './bus.ts';
 import { Cluster } from './cluster.ts';
@@ -113,7 +114,7 @@ export class Service {
 
   /** The rules for the cluster from now on, where the service began with some. */
   reconfigureCluster(pacemaker: PacemakerConfig | undefined): void {
-    if (pacemaker !== undefined) this.#cluster?.sink.configure(pacemaker.settings);
+    if (pacemaker !== undefined) this.#cluster?.configure(pacemaker.settings);
   }
 
   /** Why something is not as it should be, beside what providers say; undefined: it is now. */
@@ -166,6 +167,11 @@ export class Service {
       ...(problem === undefined ? [] : ([['pacemaker', problem]] as const)),
       ...this.#providers.flatMap((provider) => [...(provider.problems?.() ?? [])]),
     ]);
+  }
+
+  /** What was told to the cluster, or was to be; undefined: the service has none. */
+  get incidents(): IncidentFiles | undefined {
+    return this.#cluster?.sink.incidents;
   }
 
   /** By name, UUID or the beginning of a UUID; throws NOT_FOUND with the names there are. */

@@ -45,6 +45,7 @@ Napi::Function Domain::define(Napi::Env env) {
                          InstanceMethod<&Domain::job>("job"),
                          InstanceMethod<&Domain::abort_job>("abortJob"),
                          InstanceMethod<&Domain::monitor_command>("monitorCommand"),
+                         InstanceMethod<&Domain::agent_command>("agentCommand"),
                          InstanceMethod<&Domain::open_channel>("openChannel"),
                          InstanceMethod<&Domain::open_console>("openConsole"),
                      });

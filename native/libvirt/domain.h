@@ -74,6 +74,7 @@ class Domain : public Napi::ObjectWrap<Domain> {
   Napi::Value job(const Napi::CallbackInfo& info);
   Napi::Value abort_job(const Napi::CallbackInfo& info);
 
+  Napi::Value agent_command(const Napi::CallbackInfo& info);
   Napi::Value monitor_command(const Napi::CallbackInfo& info);
   Napi::Value open_channel(const Napi::CallbackInfo& info);
   Napi::Value open_console(const Napi::CallbackInfo& info);

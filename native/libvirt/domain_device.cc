@@ -63,6 +63,15 @@ Napi::Value Domain::monitor_command(const Napi::CallbackInfo& info) {
   });
 }
 
+Napi::Value Domain::agent_command(const Napi::CallbackInfo& info) {
+  const auto command = text_argument(info, 0, "the command");
+  const int seconds = static_cast<int>(Options(info, 1).number("seconds", 1, 3600).value_or(2));
+  return call(info, 1, [command, seconds](virDomainPtr domain) -> Data {
+    char* result = virDomainQemuAgentCommand(domain, command.c_str(), seconds, 0);
+    return taken_text(result, "virDomainQemuAgentCommand");
+  });
+}
+
 Napi::Value Domain::open_channel(const Napi::CallbackInfo& info) {
   const auto name = text_argument(info, 0, "the channel's name");
   const unsigned flags = Options(info, 3).flags({{"force", VIR_DOMAIN_CHANNEL_FORCE}});

@@ -7,12 +7,15 @@
  * large process takes long: event "died". In between the sender is remembered in a small table without locks.
  */
 #include <linux/acct.h>
+#include <linux/cgroup.h>
 #include <linux/cred.h>
 #include <linux/glob.h>
 #include <linux/hash.h>
 #include <linux/jiffies.h>
+#include <linux/kernfs.h>
 #include <linux/kthread.h>
 #include <linux/ptrace.h>
+#include <linux/rcupdate.h>
 #include <linux/sched/signal.h>
 #include <linux/sched/task.h>
 #include <linux/signal.h>
@@ -35,6 +38,8 @@
 	F(E, char, target_comm, [TASK_COMM_LEN], COMM, NONE, "", "name of the target thread")
 VESPER_EVENT(delivered, 1, INFO, DELIVERED_FIELDS, "A signal was sent: delivered, or why not.");
 
+#define PATH_BYTES 192
+
 #define DIED_FIELDS(F, E)                                                                                                \
 	F(E, u32, signal, , LABEL, NONE, "signal", "signal it died of")                                                  \
 	F(E, u32, code, , LABEL, NONE, "code", "why: low half si_code; high half the signal where its meaning depends on it") \
@@ -48,7 +53,8 @@ VESPER_EVENT(delivered, 1, INFO, DELIVERED_FIELDS, "A signal was sent: delivered
 	F(E, u32, sender_pid, , PID, NONE, "", "thread that was running when the signal was made, 0: none or not seen")  \
 	F(E, u32, sender_tgid, , PID, NONE, "", "process of that thread")                                                \
 	F(E, u32, sender_uid, , UID, NONE, "", "real user id of the sender")                                             \
-	F(E, char, sender_comm, [TASK_COMM_LEN], COMM, NONE, "", "name of the sending thread")
+	F(E, char, sender_comm, [TASK_COMM_LEN], COMM, NONE, "", "name of the sending thread")                           \
+	F(E, char, cgroup, [PATH_BYTES], DETAIL, NONE, "", "its cgroup, of the unified hierarchy (v2); a long path keeps its end")
 VESPER_EVENT(died, 2, CRITICAL, DIED_FIELDS, "A process died of a signal. Once per process, whatever the number of its threads.");
 
 /* Real-time signals are shown by number: what SIGRTMIN is, is for the guest's C library to say. */
@@ -335,6 +341,50 @@ static bool sent_recall(int sig, const struct signal_struct *target, struct sent
 	return mine;
 }
 
+/* ---- where it died ---- */
+
+#ifdef CONFIG_CGROUPS
+/* Puts `text` before what is at path[at], as much of its end as there is room for; where it begins. */
+static size_t path_prepend(char *path, size_t at, const char *text)
+{
+	size_t length = strnlen(text, PATH_BYTES), taken = min(length, at);
+
+	memcpy(path + at - taken, text + length - taken, taken);
+	return at - taken;
+}
+
+/*
+ * Writes the path of the running task's cgroup, or its end after "..." where it is longer: the end names the unit, or the
+ * container. Neither the lock of kernfs is taken nor a buffer needed: in the unified hierarchy nothing is renamed, a cgroup
+ * holds its parent, and the task still holds its own.
+ */
+static void cgroup_fill(char path[PATH_BYTES])
+{
+	struct cgroup *cgroup, *parent;
+	size_t at = PATH_BYTES - 1;
+
+	rcu_read_lock();
+	for (cgroup = task_dfl_cgroup(current); at; cgroup = parent) {
+		parent = cgroup_parent(cgroup);
+		if (!parent)
+			break;
+		at = path_prepend(path, at, cgroup->kn->name);
+		at = path_prepend(path, at, "/");
+	}
+	rcu_read_unlock();
+	if (at == PATH_BYTES - 1)
+		at = path_prepend(path, at, "/");
+	if (!at)
+		memcpy(path, "...", 3);
+	memmove(path, path + at, PATH_BYTES - 1 - at);
+	memset(path + PATH_BYTES - 1 - at, 0, at + 1);
+}
+#else
+static void cgroup_fill(char path[PATH_BYTES])
+{
+}
+#endif
+
 /* ---- points ---- */
 
 /* Signals to it and its death are the self-test's own: counted as hits, not reported. */
@@ -425,6 +475,7 @@ static int on_exit(struct kprobe *kprobe, struct pt_regs *regs)
 	event->sender_tgid = seen.sender.tgid;
 	event->sender_uid = seen.sender.uid;
 	memcpy(event->sender_comm, seen.sender.comm, sizeof(event->sender_comm));
+	cgroup_fill(event->cgroup);
 	vesper_commit(&write);
 	return 0;
 }

@@ -24,7 +24,12 @@ export class StandInCluster implements Disposable {
       cibadmin: `cat ${recorded}/cib.xml`,
       crm_node: 'echo node1',
       crm_resource: `date +%s%3N >>"$here/times"; echo "$*" >>"$here/calls"; [ -e "$here/idle" ] && exit; sed "s/Sat Nov 21 16:40:23 2026/$(LC_ALL=C date '+%a %b %e %T %Y')/" "$here/failed" >"$here/status.new" && mv "$here/status.new" "$here/status"`,
-      attrd_updater: 'echo "$*" >>"$here/attributes"',
+      stonith_admin: `case $1 in
+--list) cat ${recorded}/fence-devices.xml ;;
+--history) cat "$here/fenced" 2>/dev/null || cat ${recorded}/fence-no-history.xml ;;
+*) echo "$*" >>"$here/calls"; [ -e "$here/idle" ] && { echo "Couldn't fence" >&2; exit 1; }; sed "s/2026-11-30 23:40:38Z/$(date -u '+%F %TZ')/" ${recorded}/fence-history.xml >"$here/fenced" ;;
+esac`,
+      crm_attribute: 'echo "$*" >>"$here/attributes"',
     };
     for (const [name, action] of Object.entries(programs)) {
       const file = join(this.directory, name);
@@ -36,7 +41,11 @@ export class StandInCluster implements Disposable {
 
   /** What crm_mon says from now on. */
   say(name: string): void {
-    writeFileSync(join(this.directory, 'status'), recordedXml(name));
+    this.sayXml(recordedXml(name));
+  }
+
+  sayXml(xml: string): void {
+    writeFileSync(join(this.directory, 'status'), xml);
   }
 
   /** `web` runs on a guest node from now on, which keeps its own time: when it says that `web` was last started. */
@@ -56,13 +65,13 @@ export class StandInCluster implements Disposable {
     else writeFileSync(file, script);
   }
 
-  /** It says yes, and does nothing. */
+  /** It says yes, and does nothing; of fencing it says that it failed. */
   set idle(idle: boolean) {
     if (idle) writeFileSync(join(this.directory, 'idle'), '');
     else rmSync(join(this.directory, 'idle'), { force: true });
   }
 
-  /** Arguments of the calls of crm_resource. */
+  /** Arguments of the calls of crm_resource, and of stonith_admin where it fences. */
   get calls(): readonly string[] {
     return this.#lines('calls');
   }
@@ -72,7 +81,7 @@ export class StandInCluster implements Disposable {
     return this.#lines('times').map(Number);
   }
 
-  /** Arguments of the calls of attrd_updater. */
+  /** Arguments of the calls of crm_attribute. */
   get attributes(): readonly string[] {
     return this.#lines('attributes');
   }

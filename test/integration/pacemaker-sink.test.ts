@@ -5,14 +5,21 @@
  * resources, which the cluster starts anew as it would others. The tests follow one another.
  */
 
-import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'vitest';
+import { execFile } from 'node:child_process';
+import { chmodSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { promisify } from 'node:util';
+import { afterAll, beforeAll, beforeEach, describe, expect, onTestFinished, test } from 'vitest';
+import { ApiServer } from '../../host/api/server.ts';
 import type { PacemakerConfig } from '../../host/service/config.ts';
 import type { Rule } from '../../host/sink/pacemaker/rules.ts';
 import { Cluster } from '../harness/cluster.ts';
 import type { ClusterNode } from '../harness/cluster-node.ts';
 import { clusterObstacle } from '../harness/cluster-obstacle.ts';
+import { agentPort, guestAgentFiles, startGuestAgent } from '../harness/guest-agent-files.ts';
 import { MetricsPage } from '../harness/metrics-page.ts';
-import { leftovers, Rig } from '../harness/rig.ts';
+import { leftovers, Rig, repository } from '../harness/rig.ts';
 
 const obstacle = clusterObstacle();
 /** For a busy machine. */
@@ -22,6 +29,25 @@ const cooldownMs = 1_000;
 const dummy = (id: string): string => `<primitive id="${id}" class="ocf" provider="pacemaker" type="Dummy">
 <operations><op id="${id}-monitor" name="monitor" interval="60s" timeout="60s"/></operations></primitive>`;
 const place = (id: string): string => `<rsc_location id="place-${id}" rsc="${id}" node="node1" score="100"/>`;
+/** A node of the cluster that a guest can be; nobody answers there, and nobody is asked. */
+const remote = `<primitive id="guest1" class="ocf" provider="pacemaker" type="remote">
+<meta_attributes id="guest1-meta"><nvpair id="guest1-role" name="target-role" value="Stopped"/></meta_attributes></primitive>`;
+const fenceDevice = `<primitive id="fence" class="stonith" type="fence_vesper_test"><instance_attributes id="fence-of">
+<nvpair id="fence-hosts" name="pcmk_host_list" value="guest1"/></instance_attributes></primitive>`;
+const fenceLog = '/var/log/fence_vesper_test';
+/** A fence agent of Pacemaker: options on standard input. It notes what it was asked to do. */
+const fenceAgent = `#!/bin/sh
+while IFS='=' read -r key value; do case $key in action) action=$value ;; nodename) node=$value ;; esac; done
+echo "$action $node" >>${fenceLog}
+[ "$action" != metadata ] || cat <<END
+<?xml version="1.0"?>
+<resource-agent name="fence_vesper_test" shortdesc="notes what it was asked">
+<longdesc>notes what it was asked</longdesc>
+<parameters><parameter name="action"><content type="string" default="reboot"/><shortdesc lang="en">what to do</shortdesc></parameter></parameters>
+<actions><action name="reboot"/><action name="off"/><action name="monitor"/><action name="metadata"/></actions>
+</resource-agent>
+END
+`;
 const rule = (more: Partial<Rule>): Rule => ({
   guest: '*',
   events: ['crash', 'oom'],
@@ -50,6 +76,9 @@ function configuration(node: ClusterNode): PacemakerConfig {
         rule({ process: 'httpd' }),
         rule({ events: ['signal.delivered'], fields: { signal: 'SIGUSR2' } }),
         rule({ process: 'marked', action: 'attribute' }),
+        rule({ unit: 'shop' }),
+        rule({ pidFile: '/tmp/daemon.pid' }),
+        rule({ process: 'stuck', action: 'fence', resource: undefined }),
         rule({ events: ['panic'], resource: 'vm' }),
         rule({ events: ['silence'], resource: 'vm', secondSign: true }),
       ],
@@ -64,6 +93,7 @@ describe.skipIf(obstacle !== undefined)(
     let node: ClusterNode;
     let rig: Rig;
     let config: PacemakerConfig;
+    let directory: string;
     let before: { readonly page: MetricsPage; readonly web: number; readonly vm: number };
 
     const page = async () => new MetricsPage(await rig.service.metrics.page());
@@ -91,8 +121,11 @@ describe.skipIf(obstacle !== undefined)(
       await node.check('cibadmin', '--replace', '--scope', 'constraints', '--xml-text', places);
       for (const id of ['web', 'vm']) await startedHere(id);
       config = configuration(node);
+      directory = mkdtempSync(join(tmpdir(), 'vesper-test-'));
       rig = await Rig.start({
         pacemaker: config,
+        files: await guestAgentFiles(),
+        qemuArguments: agentPort(join(directory, 'agent')),
         keepRow: (batch, row) => batch.declaration(row)?.name === 'died',
       });
       await rig.attach(['signal', 'oom']);
@@ -100,6 +133,7 @@ describe.skipIf(obstacle !== undefined)(
     afterAll(async () => {
       await rig?.close();
       await cluster?.close();
+      if (directory !== undefined) rmSync(directory, { recursive: true });
       expect(leftovers()).toEqual([]);
     });
     beforeEach(async () => {
@@ -125,8 +159,53 @@ describe.skipIf(obstacle !== undefined)(
       expect(await calls()).toBe(1);
       expect([starts('web'), starts('vm')]).toEqual([before.web + 1, before.vm]);
       expect(await shown()).toMatch(
-        /vesper-web\s*: \S+ \S+: crash: signal.died comm=httpd .*signal=SIGSEGV code=SEGV_MAPERR.*; failed on node1/,
+        /vesper-web\s*: \S+ \S+: crash: signal.died comm=httpd .*signal=SIGSEGV code=SEGV_MAPERR.*; failed on node1; vesper incidents \w+/,
       );
+      expect(await owed()).toBe(0);
+    });
+
+    test('what the cluster shows leads to the incident: what was done, and the last events of the guest', async () => {
+      const [, id = ''] = /vesper-web\s*: .*; vesper incidents (\w+)/.exec(await shown()) ?? [];
+      const api = new ApiServer(rig.service);
+      await api.start();
+      onTestFinished(() => api.stop());
+      const vesper = async (...args: readonly string[]) => {
+        const program = join(repository, 'host/main.ts');
+        const run = rig.service.config.runDirectory;
+        return (await promisify(execFile)(process.execPath, [program, '--run-dir', run, ...args])).stdout;
+      };
+      expect(await vesper('incidents')).toMatch(
+        new RegExp(`^${id} .* ${rig.machine.name} +fail web +done +1 +crash: signal.died comm=httpd`, 'm'),
+      );
+      const text = await vesper('incidents', id);
+      expect(text).toMatch(/failing web on node1\n.*web was failed on node1\n.*and it was started anew\n/);
+      expect(text).toMatch(/ signal.died ±[\s\S]*signal=SIGSEGV[\s\S]*comm=httpd/);
+      const json = JSON.parse(await vesper('incidents', id, '--json')) as Record<string, unknown>;
+      expect(json).toMatchObject({ id, guest: rig.machine.name, outcome: 'done', action: 'fail', calls: 1 });
+      await expect(vesper('incidents', 'none')).rejects.toThrow(/no incident none/);
+    });
+
+    test('a process is known by its unit', async () => {
+      const group = '/sys/fs/cgroup/system.slice/shop.service/worker';
+      await rig.machine.check(
+        `mkdir -p /sys/fs/cgroup && (mountpoint -q /sys/fs/cgroup || mount -t cgroup2 none /sys/fs/cgroup) && mkdir -p ${group}`,
+      );
+      await rig.machine.run(`sh -c 'echo 0 > ${group}/cgroup.procs; exec actor --name seller segv'`);
+      await expect.poll(() => increase('fail', 'done'), patience).toBe(1);
+      expect([await calls(), starts('web')]).toEqual([1, before.web + 1]);
+      const died = rig.events.findLast(({ fields }) => fields['comm'] === 'seller');
+      expect(died?.fields['cgroup']).toBe('/system.slice/shop.service/worker');
+      // Of a path that is too long the end is kept.
+      const deep = `${'a'.repeat(120)}/${'b'.repeat(100)}/other.service`;
+      await rig.machine.check(`mkdir -p /sys/fs/cgroup/${deep}`);
+      await rig.machine.run(
+        `sh -c 'echo 0 > /sys/fs/cgroup/${deep}/cgroup.procs; exec actor --name deep segv'`,
+      );
+      const longest = await rig.event(({ fields }) => fields['comm'] === 'deep');
+      expect(longest.fields['cgroup']).toBe(`...${`/${deep}`.slice(-188)}`);
+      // In no unit.
+      await rig.machine.run('actor --name seller segv');
+      await rig.event(({ fields }) => fields['comm'] === 'seller' && fields['cgroup'] === '/');
       expect(await owed()).toBe(0);
     });
 
@@ -135,6 +214,36 @@ describe.skipIf(obstacle !== undefined)(
       await rig.event(({ event, fields }) => event === 'died' && fields['signal'] === 'SIGTERM');
       expect(await owed()).toBe(0);
       expect(await increase('fail', 'done')).toBe(0);
+    });
+
+    test('a process is known by its pid file, which the guest agent reads', async () => {
+      const problem = () => rig.service.problems().get('pacemaker');
+      const file = 'the process of /tmp/daemon.pid is not known: ';
+      await expect.poll(problem, patience).toContain(`${file}${rig.machine.name}: no guest agent answers`);
+      await rig.machine.start(startGuestAgent);
+      const reread = () => rig.service.reconfigureCluster(config);
+      reread();
+      await expect.poll(problem, patience).toMatch(/agent refused guest-file-open: .*No such file/);
+      const first = await rig.machine.start('actor --name daemon pause');
+      const other = await rig.machine.start('actor --name daemon pause');
+      await rig.machine.check(`echo ${first} >/tmp/daemon.pid`);
+      reread();
+      await expect.poll(problem, patience).toBeUndefined();
+      await rig.machine.run(`kill -SEGV ${other}`);
+      await rig.event(({ event, fields }) => event === 'died' && fields['pid'] === other);
+      expect([await owed(), await calls()]).toEqual([0, 0]);
+      await rig.machine.run(`kill -SEGV ${first}`);
+      await expect.poll(() => increase('fail', 'done'), patience).toBe(1);
+      expect(starts('web')).toBe(before.web + 1);
+      // A successor is found by itself, once its number was read.
+      const successor = async () => {
+        const pid = await rig.machine.start('actor --name daemon pause');
+        await rig.machine.run(`echo ${pid} >/tmp/daemon.pid; sleep 3; kill -SEGV ${pid}`);
+        await rig.event(({ event, fields }) => event === 'died' && fields['pid'] === pid);
+        await expect.poll(owed, patience).toBe(0);
+        return increase('fail', 'done');
+      };
+      await expect.poll(successor, patience).toBe(2);
     });
 
     test('an OOM kill of something else is recorded, and nothing else', async () => {
@@ -149,6 +258,55 @@ describe.skipIf(obstacle !== undefined)(
       await expect.poll(() => increase('attribute', 'done'), patience).toBe(1);
       expect(await shown()).toMatch(/vesper-web-failed\s*: 1\s*\n/);
       expect(starts('web')).toBe(before.web);
+    });
+
+    test('a node that the guest is is fenced, and a host never', async () => {
+      const nodes = (node: string) =>
+        rig.service.reconfigureCluster({
+          ...config,
+          settings: { ...config.settings, nodes: { [rig.machine.name]: node } },
+        });
+      const fenced = () =>
+        [0, 1].flatMap((at) =>
+          cluster
+            .node(at as 0 | 1)
+            .read(fenceLog)
+            .split('\n')
+            .filter((line) => line.startsWith('reboot')),
+        );
+      const stuck = () => rig.machine.run('actor --name stuck segv');
+      for (const at of [0, 1] as const) {
+        const program = `/proc/${cluster.node(at).pid}/root/usr/sbin/fence_vesper_test`;
+        writeFileSync(program, fenceAgent);
+        chmodSync(program, 0o755);
+      }
+      const create = (xml: string) =>
+        node.check('cibadmin', '--create', '--scope', 'resources', '--xml-text', xml);
+      const stonith = (enabled: boolean) =>
+        node.check('crm_attribute', '--name', 'stonith-enabled', '--update', String(enabled));
+      await create(remote);
+      await create(fenceDevice);
+      try {
+        nodes('guest1');
+        await stuck();
+        await expect.poll(() => increase('fence', 'no_fencing'), patience).toBe(1);
+        await stonith(true);
+        await cluster.started('fence');
+        await stuck();
+        await expect.poll(() => increase('fence', 'done'), patience).toBe(1);
+        expect(fenced()).toEqual(['reboot guest1']);
+        expect(await shown()).toMatch(/vesper-guest1\s*: .*: crash: .*; guest1 was fenced; vesper incidents/);
+        nodes('node2');
+        await stuck();
+        await expect.poll(() => increase('fence', 'no_node'), patience).toBe(1);
+        expect([fenced(), await calls()]).toEqual([['reboot guest1'], 1]);
+      } finally {
+        rig.service.reconfigureCluster(config);
+        await stonith(false);
+        for (const id of ['fence', 'guest1'])
+          await node.run('cibadmin', '--delete', '--xml-text', `<primitive id="${id}"/>`);
+      }
+      expect([starts('web'), starts('vm')]).toEqual([before.web, before.vm]);
     });
 
     test('in maintenance nothing is failed, not even later', async () => {
@@ -189,7 +347,7 @@ describe.skipIf(obstacle !== undefined)(
       await expect.poll(async () => outcomes(await page(), 'fail', 'done'), patience).toBe(1);
       expect((await page()).value('vesper_pacemaker_calls_total')).toBe(1);
       expect(starts('web')).toBe(before.web + 1);
-      expect(await shown()).toMatch(/vesper-web\s*: .*signal=SIGUSR2.*\(\d{4,5} events\); failed on node1/);
+      expect(await shown()).toMatch(/vesper-web\s*: .*signal=SIGUSR2.*\(\d{4,5} events\); failed on node1; /);
       expect(rig.service.problems().get('pacemaker')).toBeUndefined();
     });
 
@@ -243,7 +401,11 @@ describe.skipIf(obstacle !== undefined)(
       await rig.machine.post('echo c > /proc/sysrq-trigger');
       await expect.poll(() => increase('fail', 'done'), patience).toBe(1);
       expect([await calls(), starts('vm'), starts('web')]).toEqual([1, before.vm + 1, before.web]);
-      expect(await shown()).toMatch(/vesper-vm\s*: .*panic: frontend.panic message=.*; failed on node1/);
+      expect(await shown()).toMatch(/vesper-vm\s*: .*panic: frontend.panic message=.*; failed on node1; /);
+      const [panic] = rig.service.incidents?.list() ?? [];
+      expect(panic).toMatchObject({ event: 'panic', outcome: 'done', resource: 'vm' });
+      const { events } = rig.service.incidents?.get(panic?.id ?? '') ?? {};
+      expect(events?.at(-1)).toMatchObject({ probe: 'frontend', event: 'panic' });
     });
   },
 );

@@ -3,6 +3,7 @@
 /** The libvirt provider with real domains: attached while they run, and as they were afterwards. */
 
 import { afterAll, beforeAll, describe, expect, onTestFinished, test } from 'vitest';
+import { guestAgentFiles, startGuestAgent } from '../harness/guest-agent-files.ts';
 import type { LibvirtGuestOptions } from '../harness/libvirt-guest.ts';
 import { LibvirtRig, type RigDomain } from '../harness/libvirt-rig.ts';
 
@@ -114,6 +115,21 @@ describe('which way events take', () => {
     );
     expect(rig.guest(name).wanted).toEqual([]);
   });
+});
+
+test('a file is read by the guest agent, which libvirt has', async () => {
+  const name = 'agent';
+  const devices =
+    "<channel type='unix'><source mode='bind'/><target type='virtio' name='org.qemu.guest_agent.0'/></channel>";
+  const { guest } = await boot({ name, devices, files: await guestAgentFiles() });
+  const { machine } = await rig.service.guestFound(name, 30_000);
+  const read = async () => Buffer.from((await machine.readGuestFile?.('/tmp/pid', 64)) ?? []).toString();
+  await expect(read()).rejects.toThrow(/agent is not connected/);
+  await guest.check(`echo 4711 >/tmp/pid; (${startGuestAgent}) >/dev/null 2>&1 &`);
+  await expect.poll(() => read().catch(String), patience).toBe('4711\n');
+  await guest.check('rm /tmp/pid');
+  await expect(read()).rejects.toThrow(/guest-file-open.*No such file/);
+  rig.unharmed();
 });
 
 describe('what a domain asks for itself', () => {

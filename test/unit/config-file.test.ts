@@ -90,6 +90,7 @@ describe('a configuration', () => {
       'pacemaker:',
       '  node: any',
       '  vms: { web1: vm-web1 }',
+      '  nodes: { web1: web1-node }',
       '  cooldown: 1 min',
       '  rules:',
       '    - guest: web*',
@@ -104,6 +105,7 @@ describe('a configuration', () => {
     expect(pacemaker?.settings).toEqual({
       node: 'any',
       vms: { web1: 'vm-web1' },
+      nodes: { web1: 'web1-node' },
       cooldownMs: 60_000,
       callsPerMinute: 10,
       keepMs: 900_000,
@@ -116,7 +118,7 @@ describe('a configuration', () => {
           fields: {},
           action: 'fail',
           secondSign: false,
-          where: 'v.yaml:6',
+          where: 'v.yaml:7',
         },
         {
           guest: 'db1',
@@ -125,7 +127,7 @@ describe('a configuration', () => {
           fields: { bank: '3' },
           action: 'attribute',
           secondSign: true,
-          where: 'v.yaml:8',
+          where: 'v.yaml:9',
         },
       ],
     });
@@ -177,11 +179,11 @@ describe('a configuration', () => {
     [['log: { level: [info] }'], 'v.yaml:1:8: log.level: write one value here'],
     [
       ['pacemaker:', '  rules:', '    - guest: a', '      proces: b'],
-      /\nv.yaml:4:7: pacemaker.rules.0.proces: unknown key: did you mean process\? Here may stand guest, events, process, cgroup, fields, resource, action, second_sign$/,
+      /\nv.yaml:4:7: pacemaker.rules.0.proces: unknown key: did you mean process\? Here may stand guest, events, process, cgroup, unit, pid_file, fields, resource, action, second_sign$/,
     ],
     [
       ['pacemaker:', '  rules:', '    - guest: a'],
-      'v.yaml:3:7: pacemaker.rules.0: name a process, or events: a list of crash, oom, panic, silence or PROBE.EVENT',
+      'v.yaml:3:7: pacemaker.rules.0: name a process, a unit, a pid_file, or events: a list of crash, oom, panic, silence or PROBE.EVENT',
     ],
     [
       ['pacemaker: { rules: [{ guest: a, events: [hang] }] }'],
@@ -189,7 +191,11 @@ describe('a configuration', () => {
     ],
     [
       ['pacemaker: { rules: [{ guest: a, process: b, action: kill }] }'],
-      /write one of fail, attribute, record/,
+      /write one of fail, fence, attribute, record/,
+    ],
+    [
+      ['pacemaker: { rules: [{ guest: a, unit: b, resource: c, action: fence }] }'],
+      'v.yaml:1:22: pacemaker.rules.0: fence is about the node that the guest is: leave resource out, or fail it',
     ],
     [['pacemaker: { vms: { a: "-r x" } }'], /write a name as the cluster has it/],
     [['just a sentence'], 'v.yaml:1:1: write a mapping: lines of "key: value" here'],

@@ -176,6 +176,12 @@ describe('lives', () => {
     expect(life.next(event('suspended', 'paused'))).toBeUndefined();
     expect(life.state).toBe('paused');
   });
+
+  test('a panic that a crash kernel takes over is a dump, then a reboot', () => {
+    const life = new Lifecycle('running');
+    expect(life.next(event('crashed', 'crashloaded'))).toEqual({ kind: 'dumping' });
+    expect(life.next(reset)).toEqual({ kind: 'rebooted' });
+  });
 });
 
 describe('what a domain asks for', () => {

@@ -10,12 +10,13 @@ import { RelayBatch } from '../../host/relay/batch.ts';
 import { compileDecoder, type EventDecoder } from '../../host/relay/decoder.ts';
 import { matchesGuest } from '../../host/service/guest-pattern.ts';
 import { attributeName, explanation, type Incident } from '../../host/sink/pacemaker/incident.ts';
+import { IncidentFiles } from '../../host/sink/pacemaker/incident-files.ts';
 import { RateLimit } from '../../host/sink/pacemaker/rate-limit.ts';
 import type { Rule } from '../../host/sink/pacemaker/rules.ts';
 import { type PacemakerSettings, PacemakerSink } from '../../host/sink/pacemaker/sink.ts';
 import { renderPage } from '../../host/sink/prometheus/page.ts';
 import { MetricsPage } from '../harness/metrics-page.ts';
-import { StandInCluster } from '../harness/stand-in-cluster.ts';
+import { recordedXml, StandInCluster } from '../harness/stand-in-cluster.ts';
 
 const number = (name: string, offset: number): FieldDeclaration => ({
   name,
@@ -39,12 +40,13 @@ const declare = (name: string, payloadBytes: number, ...fields: FieldDeclaration
 };
 const died = declare(
   'died',
-  44,
+  48,
   number('signal', 0),
   number('kernel', 4),
   number('sender_tgid', 8),
   chars('comm', 12, 16, 'comm'),
   chars('sender_comm', 28, 16, 'comm'),
+  number('pid', 44),
 );
 const kill = declare('kill', 56, chars('comm', 0, 16, 'comm'), chars('victim_memcg', 16, 40, 'detail'));
 const panic = declare('panic', 16, chars('message', 0, 16, 'detail'));
@@ -55,10 +57,19 @@ interface Death {
   readonly sender?: number;
   readonly comm?: string;
   readonly by?: string;
+  readonly pid?: number;
 }
 
-function deathOf({ signal = 11, kernel = 1, sender = 7, comm = 'httpd', by = comm }: Death): Buffer {
-  const payload = Buffer.alloc(44);
+function deathOf({
+  signal = 11,
+  kernel = 1,
+  sender = 7,
+  comm = 'httpd',
+  by = comm,
+  pid = 100,
+}: Death): Buffer {
+  const payload = Buffer.alloc(48);
+  payload.writeUInt32LE(pid, 44);
   [signal, kernel, sender].forEach((value, at) => {
     payload.writeUInt32LE(value, 4 * at);
   });
@@ -129,7 +140,7 @@ afterEach(() => {
   cluster[Symbol.dispose]();
 });
 
-function start(settings: Partial<PacemakerSettings> = {}): PacemakerSink {
+function start(settings: Partial<PacemakerSettings> = {}, pidGone?: (uuid: string) => void): PacemakerSink {
   const sink = new PacemakerSink({
     log: silentLog(),
     settings: {
@@ -144,6 +155,9 @@ function start(settings: Partial<PacemakerSettings> = {}): PacemakerSink {
     },
     commands: cluster.commands,
     ledgerPath: join(cluster.directory, 'ledger.json'),
+    incidentsPath: join(cluster.directory, 'incidents'),
+    lastEvents: (...asked) => [{ type: 'event', asked }],
+    pidGone,
     matchesGuest,
   });
   sinks.push(sink);
@@ -187,6 +201,12 @@ describe('what an event means', () => {
     ['a unit', { process: undefined, cgroup: 'web.service' }, true],
     ['another unit', { process: undefined, cgroup: 'eb.service' }, false],
     ['a path', { process: undefined, cgroup: '/system.slice/*' }, true],
+    ['a unit of systemd', { process: undefined, unit: 'web' }, true],
+    ['one by its whole name', { process: undefined, unit: 'web.service' }, true],
+    ['one around it', { process: undefined, unit: 'system.slice' }, true],
+    ['a pattern of units', { process: undefined, unit: 'w*' }, true],
+    ['a part of a name', { process: undefined, unit: 'eb' }, false],
+    ['a unit that is another process', { process: 'nginx', unit: 'web' }, false],
     ['another guest', { guest: 'db*' }, false],
     ['a field', { events: ['oom.kill'], fields: { comm: 'httpd' } }, true],
     ['a field that it has not', { events: ['oom.kill'], fields: { colour: 'red' } }, false],
@@ -197,6 +217,34 @@ describe('what an event means', () => {
     expect(await owed(sink)).toBe(meant ? 1 : 0);
     // What nobody listed is recorded.
     expect(await outcomes(sink)).toEqual(meant ? {} : { 'record done': 1 });
+  });
+
+  test('a process is known by its pid file, as it was read last', async () => {
+    const file = '/run/httpd.pid';
+    const gone: string[] = [];
+    const rules = [rule({ process: undefined, pidFile: file, action: 'attribute' })];
+    const sink = start({ rules }, (one) => gone.push(one));
+    expect(sink.pidFiles(uuid, 'web1')).toEqual([file]);
+    cluster.trouble = 'exit 102';
+    const dies = async (pid: number) => {
+      sink.deliver(deaths({ pid, comm: 'any' }));
+      return owed(sink);
+    };
+    expect(await dies(7)).toBe(0);
+    sink.pidRead(uuid, 'web1', file, 7);
+    expect([await dies(70), gone]).toEqual([0, []]);
+    expect([await dies(7), gone]).toEqual([1, [uuid]]);
+    // The daemon that crashed left its file, and another process got its number.
+    sink.pidRead(uuid, 'web1', file, 7);
+    await dies(7);
+    expect((await pageOf(sink)).value('vesper_pacemaker_events_total')).toBe(1);
+    sink.pidRead(uuid, 'web1', file, 8);
+    await dies(8);
+    expect((await pageOf(sink)).value('vesper_pacemaker_events_total')).toBe(2);
+    sink.pidRead(uuid, 'web1', file, 9);
+    sink.booted(uuid, 'web1', 'boot-2');
+    await dies(9);
+    expect((await pageOf(sink)).value('vesper_pacemaker_events_total')).toBe(2);
   });
 
   test('of two rules the later one counts', async () => {
@@ -224,7 +272,7 @@ describe('a call', () => {
     await becomes(sink, { 'fail done': 1 });
     expect(cluster.calls).toEqual([failWeb]);
     expect(cluster.attributes.at(-1)).toMatch(
-      /^--name vesper-web --update .*\(10000 events\); failed on node1 /,
+      /^--name vesper-web --update .*\(10000 events\); failed on node1; vesper incidents \w+ --node node1/,
     );
     expect((await pageOf(sink)).value('vesper_pacemaker_events_total')).toBe(10_000);
   });
@@ -340,6 +388,144 @@ describe('a call', () => {
   });
 });
 
+describe('a node that is fenced', () => {
+  /** web1 is a remote node by itself, and the cluster may fence. */
+  const remote = (fencing = true) =>
+    recordedXml('running')
+      .replace(' id_as_resource="vm-web1"', '')
+      .replace('stonith-enabled="false"', `stonith-enabled="${fencing}"`);
+  const fencing = { rules: [rule({ action: 'fence', resource: undefined })], nodes: { web1: 'web1' } };
+  const fenceWeb1 = '--reboot web1 --timeout 120';
+
+  test('once, and the cluster shows why on this node', async () => {
+    cluster.sayXml(remote());
+    const sink = start(fencing);
+    sink.deliver(deaths({}, {}));
+    await becomes(sink, { 'fence done': 1 });
+    expect(cluster.calls).toEqual([fenceWeb1]);
+    expect(cluster.attributes).toEqual([
+      expect.stringMatching(
+        /^--name vesper-web1 --update .*: crash: .*; web1 was fenced; .* --node node1 --lifetime reboot$/,
+      ),
+    ]);
+  });
+
+  test('three times at most where it fails', { timeout: 15_000 }, async () => {
+    cluster.sayXml(remote());
+    cluster.idle = true;
+    const sink = start(fencing);
+    sink.deliver(deaths({}));
+    await expect.poll(() => outcomes(sink), { timeout: 12_000 }).toEqual({ 'fence unconfirmed': 1 });
+    expect(cluster.calls).toEqual([fenceWeb1, fenceWeb1, fenceWeb1]);
+  });
+
+  test('not where the cluster does not fence', async () => {
+    cluster.sayXml(remote(false));
+    const sink = start(fencing);
+    sink.deliver(deaths({}));
+    await becomes(sink, { 'fence no_fencing': 1 });
+    expect(cluster.calls).toEqual([]);
+    const [incident] = sink.incidents.list();
+    expect(sink.incidents.get(incident?.id ?? '').steps.at(-1)?.text).toBe(
+      'web1 is not fenced: fencing is disabled in the cluster (stonith-enabled)',
+    );
+  });
+
+  test('by its machine where it is a guest node that no device is for', async () => {
+    const running = recordedXml('running').replace(
+      /<resource id="vm-web1"([^>]*)role="Stopped"([^>]*)\/>/,
+      '<resource id="vm-web1"$1role="Started"$2><node name="node1" id="1" cached="true"/></resource>',
+    );
+    cluster.sayXml(running);
+    cluster.idle = true;
+    const sink = start({ ...fencing, nodes: {} });
+    sink.deliver(deaths({}));
+    await expect.poll(() => cluster.calls).toEqual(['--fail --resource vm-web1 --node node1']);
+  });
+
+  test('is not fenced again by a service that comes after one that was killed', async () => {
+    cluster.sayXml(remote());
+    const first = start(fencing);
+    const events = deaths({});
+    cluster.trouble = '[ "$1" != --history ] || exit 102';
+    first.deliver(events);
+    await expect.poll(() => cluster.calls).toHaveLength(1);
+    const second = start(fencing);
+    second.deliver(events);
+    cluster.trouble = '';
+    await becomes(second, { 'fence done': 1 });
+    expect(cluster.calls).toEqual([fenceWeb1]);
+  });
+});
+
+describe('what is kept of an incident', () => {
+  test('what happened, what was done, and the events before', async () => {
+    const sink = start();
+    sink.deliver(deaths({}, {}));
+    await becomes(sink, { 'fail done': 1 });
+    const [incident] = sink.incidents.list();
+    expect(incident).toMatchObject({
+      guest: 'web1',
+      boot_id: 'boot-1',
+      event: 'crash',
+      rule: 'v.yaml:9',
+      action: 'fail',
+      resource: 'web',
+      count: 2,
+      calls: 1,
+      outcome: 'done',
+    });
+    const { steps, events } = sink.incidents.get(incident?.id ?? '');
+    expect(steps.map(({ text }) => text)).toEqual([
+      'failing web on node1',
+      'web was failed on node1',
+      'web was failed on node1, and it was started anew',
+    ]);
+    expect(events).toEqual([{ type: 'event', asked: [uuid, 'boot-1', 64] }]);
+    expect(cluster.attributes.at(-1)).toContain(`; vesper incidents ${incident?.id} `);
+  });
+
+  test('what is recorded only, too; what is not there is not found', async () => {
+    const sink = start();
+    sink.deliver(batchOf('oom', kill, [killOf('other', '/')]));
+    expect(sink.incidents.list()).toMatchObject([{ action: 'record', outcome: 'done', event: 'oom' }]);
+    expect(() => sink.incidents.get('../../etc/passwd')).toThrow(
+      expect.objectContaining({ code: 'NOT_FOUND' }),
+    );
+  });
+
+  test('no guest has more than 32, and the events in each are bounded', () => {
+    const files = new IncidentFiles(join(cluster.directory, 'many'), silentLog());
+    const other = uuid.replace('6a', '6b');
+    const big = Array.from({ length: 100 }, (_, at) => ({ at, text: 'x'.repeat(10_000) }));
+    const incident = { steps: [], firstMs: 0, lastMs: 0, bootId: '', where: '', guest: '', event: '' };
+    const open = (of: string) =>
+      files.open(
+        {
+          ...incident,
+          id: files.newId(),
+          uuid: of,
+          evidence: '',
+          action: 'fail',
+          count: 1,
+          calls: 0,
+          lastNs: 0,
+        },
+        null,
+        big,
+      );
+    open(other);
+    for (let at = 0; at < 40; at += 1) open(uuid);
+    const kept = files.list();
+    expect(kept.filter((one) => one.uuid === uuid)).toHaveLength(32);
+    expect(kept.at(-1)?.uuid).toBe(other);
+    const { events } = files.get(kept[0]?.id ?? '');
+    expect(events.at(-1)).toMatchObject({ at: 99 });
+    expect(JSON.stringify(events).length).toBeLessThan(140_000);
+    expect(events.length).toBeGreaterThan(10);
+  });
+});
+
 test('no more calls in a minute than said', () => {
   const limit = new RateLimit(2);
   expect([0, 1_000, 2_000, 59_999, 60_000, 60_001].map((at) => limit.take(at))).toEqual([
@@ -354,12 +540,13 @@ test('what a guest calls its processes does not get into the cluster as it is', 
     evidence: `comm=<a href="x">'\u001b[2J\n$(reboot)é ${'x'.repeat(500)}`,
     count: 3,
     firstMs: 0,
+    id: 'mip1w2k9',
   } as Incident;
   const text = explanation(incident, 'failed on node1');
   expect(text).toMatch(
     /^1970-01-01T00:00:00.000Z web1: crash: comm=\?a href=\?x\?\?\?\?\[2J\?\?\(reboot\)\? x+/,
   );
-  expect(text).toMatch(/\(3 events\); failed on node1$/);
+  expect(text).toMatch(/\(3 events\); failed on node1; vesper incidents mip1w2k9$/);
   expect(text.length).toBeLessThanOrEqual(300);
   expect(attributeName('web')).toBe('vesper-web');
 });

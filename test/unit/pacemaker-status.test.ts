@@ -7,6 +7,8 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { describe, expect, onTestFinished, test } from 'vitest';
 import { readStatus } from '../../host/sink/pacemaker/cluster-status.ts';
+import { fenceTargetOf } from '../../host/sink/pacemaker/fence-target.ts';
+import { readFenceDevices, readFenceHistory } from '../../host/sink/pacemaker/fencing.ts';
 import { readMachineResources, resourceOf } from '../../host/sink/pacemaker/machine-resources.ts';
 import { targetOf } from '../../host/sink/pacemaker/target.ts';
 import { recordedXml } from '../harness/stand-in-cluster.ts';
@@ -18,7 +20,7 @@ const machines = readMachineResources(recordedXml('cib'));
 
 describe('the status', () => {
   test('nodes, also the one that is a guest', () => {
-    expect(status('running')).toMatchObject({ maintenance: false, coordinator: true });
+    expect(status('running')).toMatchObject({ maintenance: false, fencing: false, coordinator: true });
     expect(status('running').nodes).toMatchObject([
       { name: 'node1', online: true, maintenance: false, machineResource: undefined },
       { name: 'node2', online: true },
@@ -71,6 +73,16 @@ describe('which resource is a guest', () => {
   });
 });
 
+/** As it is recorded, but for the guest node, which runs what was placed on it. */
+const inside = recordedXml('running')
+  .replace(/(<resource id="web" [^>]*>\s*)<node name="node1" id="1"/, '$1<node name="web1" id="web1"')
+  .replace(
+    /<resource id="vm-web1"([^>]*)role="Stopped"([^>]*)\/>/,
+    '<resource id="vm-web1"$1role="Started"$2><node name="node1" id="1" cached="true"/></resource>',
+  );
+/** As if the node had no machine that is a resource. */
+const remote = recordedXml('running').replace(' id_as_resource="vm-web1"', '');
+
 describe('the target', () => {
   const target = (wanted: string | undefined, name = 'running', at = where, guest = web1) =>
     targetOf(guest, wanted, status(name), machines, at);
@@ -82,14 +94,7 @@ describe('the target', () => {
   });
 
   test('a resource in a guest node, and the machine itself', async () => {
-    // As it is recorded, but for the guest node, which runs what was placed on it.
-    const moved = recordedXml('running')
-      .replace(/(<resource id="web" [^>]*>\s*)<node name="node1" id="1"/, '$1<node name="web1" id="web1"')
-      .replace(
-        /<resource id="vm-web1"([^>]*)role="Stopped"([^>]*)\/>/,
-        '<resource id="vm-web1"$1role="Started"$2><node name="node1" id="1" cached="true"/></resource>',
-      );
-    const now = readStatus(moved);
+    const now = readStatus(inside);
     expect(await targetOf(web1, 'web', now, machines, where)).toEqual({
       kind: 'found',
       resource: 'web',
@@ -105,9 +110,9 @@ describe('the target', () => {
     const other = { name: 'web2', uuid: 'another' };
     expect(await targetOf(other, 'web', now, machines, where)).toMatchObject({ refusal: 'elsewhere' });
     expect(await targetOf(other, undefined, now, machines, where)).toMatchObject({ refusal: 'no_resource' });
-    const migrating = readStatus(moved.replace('id="vm-web1" ', 'id="vm-web1" pending="Migrating" '));
+    const migrating = readStatus(inside.replace('id="vm-web1" ', 'id="vm-web1" pending="Migrating" '));
     expect(await targetOf(web1, 'web', migrating, machines, where)).toMatchObject({ kind: 'busy' });
-    const unmanaged = readStatus(moved.replaceAll('managed="true"', 'managed="false"'));
+    const unmanaged = readStatus(inside.replaceAll('managed="true"', 'managed="false"'));
     expect(await targetOf(web1, 'web', unmanaged, machines, where)).toMatchObject({ refusal: 'maintenance' });
   });
 
@@ -116,5 +121,86 @@ describe('the target', () => {
     expect(await target('nothing')).toMatchObject({ refusal: 'no_resource' });
     expect(await target(undefined)).toMatchObject({ refusal: 'not_active' });
     expect(await target('web', 'maintenance')).toMatchObject({ refusal: 'maintenance' });
+  });
+
+  test('a guest that is called like a host, or like the node of another guest, is neither', async () => {
+    const now = readStatus(inside.replace('<node name="web1" id="web1"', '<node name="node2" id="2"'));
+    const asHost = { name: 'node2', uuid: 'another' };
+    expect(await targetOf(asHost, 'web', now, machines, where)).toMatchObject({ refusal: 'elsewhere' });
+    const othersMachine = [{ resource: 'vm-web1', config: '/etc/libvirt/qemu/another.xml' }];
+    const inWeb1 = readStatus(inside);
+    expect(await targetOf(web1, 'web', inWeb1, othersMachine, where)).toMatchObject({ refusal: 'elsewhere' });
+  });
+
+  test('a guest that is a remote node by itself', async () => {
+    const now = readStatus(inside.replace(' id_as_resource="vm-web1"', ''));
+    expect(await targetOf(web1, 'web', now, [], where)).toMatchObject({ node: 'web1' });
+    const other = { name: 'vm7', uuid: 'another' };
+    const named = { ...where, nodes: { vm7: 'web1' } };
+    expect(await targetOf(other, 'web', now, [], named)).toMatchObject({ node: 'web1' });
+  });
+});
+
+describe('the node that is to be fenced', () => {
+  const fence = (xml: string, more = {}, guest = web1, of = machines) =>
+    fenceTargetOf(guest, readStatus(xml), of, { ...where, ...more });
+
+  test('is the guest node of the machine', async () => {
+    expect(await fence(inside)).toEqual({ kind: 'found', resource: 'vm-web1', node: 'node1', fence: 'web1' });
+    expect(await fence(inside, { nodes: { web1: 'web1' } })).toMatchObject({ fence: 'web1' });
+    expect(await fence(inside, { ownNode: 'node2' })).toMatchObject({ refusal: 'elsewhere' });
+    expect(await fence(recordedXml('running'))).toMatchObject({ refusal: 'not_active' });
+  });
+
+  test('is a remote node that is named', async () => {
+    expect(await fence(remote, { nodes: { web1: 'web1' } })).toEqual({
+      kind: 'found',
+      resource: 'web1',
+      node: 'web1',
+      fence: 'web1',
+    });
+    // Whoever is only called so is not fenced.
+    expect(await fence(remote, {}, { name: 'web1', uuid: 'another' }, [])).toMatchObject({
+      refusal: 'no_resource',
+    });
+  });
+
+  test('is not one in maintenance', async () => {
+    const maintained = remote.replace(/(name="web1" .*)maintenance="false"/, '$1maintenance="true"');
+    expect(await fence(maintained, { nodes: { web1: 'web1' } })).toMatchObject({ refusal: 'maintenance' });
+    const all = inside.replace('maintenance-mode="false"', 'maintenance-mode="true"');
+    expect(await fence(all)).toMatchObject({ refusal: 'maintenance' });
+  });
+
+  test.each([
+    ['node1', 'node1 is this host: it is not fenced for a guest'],
+    ['node2', 'node2 is a full member of the cluster: it is not fenced for a guest'],
+    ['nowhere', 'the cluster has no node nowhere'],
+  ])('is no host, nor none: %s', async (node, sentence) => {
+    expect(await fence(inside, { nodes: { web1: node } })).toEqual({
+      kind: 'refused',
+      refusal: 'no_node',
+      sentence,
+    });
+  });
+
+  test('is no remote node that carries machines', async () => {
+    const carrying = inside
+      .replace(' id_as_resource="vm-web1"', '')
+      .replace(/(<resource id="vm-web1"[^>]*>)<node name="node1" id="1"/, '$1<node name="web1" id="web1"');
+    expect(await fence(carrying, { nodes: { web1: 'web1' } })).toMatchObject({
+      refusal: 'no_node',
+      sentence: 'web1 carries the machine vm-web1: it is not fenced for a guest',
+    });
+  });
+
+  test('what a device did, and whether there is one', () => {
+    expect(readFenceHistory(recordedXml('fence-history'))).toEqual([
+      { status: 'success', completedMs: Date.parse('2026-11-30T23:40:38Z') },
+      { status: 'failed', completedMs: Date.parse('2026-11-30T23:40:37Z') },
+    ]);
+    expect(readFenceHistory(recordedXml('fence-no-history'))).toEqual([]);
+    expect(readFenceDevices(recordedXml('fence-devices'))).toEqual(['fence']);
+    expect(readFenceDevices(recordedXml('fence-no-devices'))).toEqual([]);
   });
 });

@@ -5,12 +5,13 @@ import { ClockAlignment } from '../../host/guest/clock.ts';
 import { EventBatch } from '../../host/guest/event-batch.ts';
 import { ProbeTable } from '../../host/guest/probe-table.ts';
 import { RelayBatch } from '../../host/relay/batch.ts';
+import { lastEvents } from '../../host/service/last-events.ts';
 import { RecentEvents } from '../../host/service/recent-events.ts';
 
 const maximumBytes = 64 << 10;
 
 /** Rows numbered from `first` on; each payload is its number, as often as it fits. */
-function batchOf(first: number, rows: number, payloadBytes = 32): EventBatch {
+function batchOf(first: number, rows: number, payloadBytes = 32, uuid = 'u', bootId = 'b'): EventBatch {
   const stride = payloadBytes + 32;
   const words = new Uint32Array((rows * stride) / 4);
   const each = <T>(of: (row: number) => T) => Array.from({ length: rows }, (_, row) => of(row));
@@ -30,7 +31,7 @@ function batchOf(first: number, rows: number, payloadBytes = 32): EventBatch {
     },
     rows,
   );
-  const incarnation = { guest: 'one', uuid: 'u', bootId: 'b' };
+  const incarnation = { guest: 'one', uuid, bootId };
   return new EventBatch(incarnation, new ProbeTable(), new ClockAlignment()).bind(columns);
 }
 
@@ -98,4 +99,16 @@ test('a storm takes no memory for its rows', () => {
     buffers.add(recent.at(recent.next - 1)?.columns.timeNs.buffer);
   }
   expect(buffers.size).toBe(1);
+});
+
+test('the last ones of one boot of a guest, in their order', () => {
+  const recent = new RecentEvents(maximumBytes);
+  recent.deliver(batchOf(0, 5));
+  recent.deliver(batchOf(100, 3, 32, 'another'));
+  recent.deliver(batchOf(200, 3, 32, 'u', 'next boot'));
+  recent.deliver(batchOf(5, 3));
+  const numbers = (most: number) => lastEvents(recent, 'u', 'b', most).map(({ sequence }) => sequence);
+  expect(numbers(6)).toEqual([2, 3, 4, 5, 6, 7]);
+  expect(numbers(100)).toEqual([0, 1, 2, 3, 4, 5, 6, 7]);
+  expect(lastEvents(recent, 'nobody', 'b', 6)).toEqual([]);
 });

@@ -3,6 +3,7 @@
 /** What VESPER has plugged into one run of one domain. One piece of work at a time: a domain that hangs holds up one call. */
 
 import { messageOf } from '../../error.ts';
+import { type AskAgent, agentResult, parsedAnswer, readByAgent } from '../guest-agent.ts';
 import type { ProvidedRegion, SharedRam } from '../provider.ts';
 import { openSharedRam } from '../qemu/ram.ts';
 import { keptRegionFile, removeRegionFiles } from '../region-file.ts';
@@ -11,6 +12,9 @@ import { ChannelDevice, type Route } from './channel.ts';
 import { Devices, type DomainSite } from './devices.ts';
 import { monitorOf } from './monitor.ts';
 import { RegionDevice } from './region.ts';
+
+/** Less than what a call of libvirt may take: the domain would be taken for one that hangs. */
+const agentLimitS = 2;
 
 export class Hardware {
   readonly #site: DomainSite;
@@ -66,6 +70,19 @@ export class Hardware {
       const monitor = await monitorOf(this.#site, await this.#devices.list());
       return openSharedRam({ name: this.#site.name, qmp: monitor });
     });
+  }
+
+  /** No turn is taken: the agent is libvirt's, and a guest that does not answer holds up nothing else. */
+  readGuestFile(path: string, mostBytes: number): Promise<Uint8Array> {
+    const { name, link } = this.#site;
+    const ask: AskAgent = async (execute, args) => {
+      const command = JSON.stringify({ execute, arguments: args });
+      const answer = await link.onDomain(this.#site, `its guest agent's ${execute}`, (domain) =>
+        domain.agentCommand(command, { seconds: agentLimitS }),
+      );
+      return agentResult(name, execute, parsedAnswer(name, answer));
+    };
+    return readByAgent(name, ask, path, mostBytes);
   }
 
   /** Everything is as it was; of a domain that ended, its files are removed. */

@@ -59,7 +59,7 @@ export class Lifecycle {
       case 'resumed':
         return this.became('running');
       case 'crashed':
-        return this.#panic();
+        return event.detail === 'crashloaded' ? { kind: 'dumping' } : this.#panic();
       default:
         return undefined;
     }

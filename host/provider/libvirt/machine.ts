@@ -87,6 +87,10 @@ export class LibvirtMachine implements Machine {
     return this.#there().sharedRam();
   }
 
+  async readGuestFile(path: string, mostBytes: number): Promise<Uint8Array> {
+    return this.#there().readGuestFile(path, mostBytes);
+  }
+
   release(): Promise<void> {
     return this.#hardware.release();
   }

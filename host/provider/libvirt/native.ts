@@ -391,6 +391,8 @@ export interface NativeDomain {
 
   /** A command of QEMU's monitor as JSON, or as a line with `hmp`; returns QEMU's answer. It taints the domain. */
   monitorCommand(command: string, options?: CallOptions & { readonly hmp?: boolean }): Promise<string>;
+  /** A command of the QEMU guest agent as JSON, with the seconds it may take; returns its answer. */
+  agentCommand(command: string, options: CallOptions & { readonly seconds: number }): Promise<string>;
   /**
    * Connects to a virtio-serial channel by its name (empty: the first), through the daemon: for those whose socket is on
    * another machine. `onEnd` is called once, unless `close()` came first.

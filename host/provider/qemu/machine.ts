@@ -7,7 +7,9 @@ import { connectUnixSocket } from '../../channel/unix-socket.ts';
 import { connectHybridVsock, connectVsock } from '../../channel/vsock.ts';
 import { VesperError } from '../../error.ts';
 import { portName } from '../../wire/message.ts';
+import { readByAgent } from '../guest-agent.ts';
 import type { Machine, MachineDescription, MachineState, ProvidedRegion, SharedRam } from '../provider.ts';
+import { talkToAgent } from './agent.ts';
 import type { Hardware } from './hardware.ts';
 import type { Lifecycle } from './lifecycle.ts';
 
@@ -65,6 +67,11 @@ export class QemuMachine implements Machine {
 
   async sharedRam(): Promise<SharedRam> {
     return this.#there().sharedRam();
+  }
+
+  async readGuestFile(path: string, mostBytes: number): Promise<Uint8Array> {
+    const { qmp } = this.#there();
+    return talkToAgent(this.name, qmp, (ask) => readByAgent(this.name, ask, path, mostBytes));
   }
 
   release(): Promise<void> {

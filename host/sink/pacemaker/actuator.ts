@@ -9,9 +9,12 @@ import { messageOf, VesperError } from '../../error.ts';
 import type { Logger } from '../../log.ts';
 import type { ClusterStatus, HistoryMark, ResourceHistory } from './cluster-status.ts';
 import type { ClusterCommands } from './commands.ts';
-import { attributeName, explanation, type Incident, printable } from './incident.ts';
+import { fenceTargetOf } from './fence-target.ts';
+import type { FenceEvent } from './fencing.ts';
+import { addStep, attributeName, explanation, type Incident, printable } from './incident.ts';
 import { Lanes } from './lanes.ts';
 import type { Ledger } from './ledger.ts';
+import { MachineMemory } from './machine-memory.ts';
 import { RateLimit } from './rate-limit.ts';
 import { type Refusal, targetOf } from './target.ts';
 
@@ -28,6 +31,8 @@ export interface ActuatorSettings {
   readonly node: string | undefined;
   /** Resources that are guests, by the name of the guest, where their configuration does not say it. */
   readonly vms: Readonly<Record<string, string>>;
+  /** Nodes that are guests, by the name of the guest, beside the guest nodes of the cluster. */
+  readonly nodes?: Readonly<Record<string, string>> | undefined;
 }
 
 /** What the service knows of a guest, at the moment it is asked. */
@@ -50,6 +55,8 @@ export type Outcome =
   | 'failed'
   /** It was not reached for too long. */
   | 'given_up'
+  /** The cluster has nothing to fence the node with. */
+  | 'no_fencing'
   | 'guest_rebooted'
   | 'guest_paused'
   /** The resource was started anew since. */
@@ -60,6 +67,8 @@ type Step =
   | { readonly kind: 'later'; readonly afterMs: number; readonly sentence: string };
 
 const confirmLimitMs = 20_000;
+/** A node may be fenced for so long before nobody knows what became of it. */
+const fenceLimitMs = 180_000;
 const recoveryLimitMs = 60_000;
 const mostCalls = 3;
 const firstPollMs = 100;
@@ -71,10 +80,12 @@ const foundLateMs = 5_000;
 
 export class Actuator {
   readonly #commands: ClusterCommands;
+  readonly #memory: MachineMemory;
   readonly #ledger: Ledger;
   readonly #log: Logger;
   readonly #conditionOf: (incident: Incident) => GuestCondition;
   readonly #over: (incident: Incident, outcome: Outcome) => void;
+  readonly #told: (incident: Incident) => void;
   readonly #lanes = new Lanes<Incident>((incident) => this.#take(incident));
   readonly #attempts = new WeakMap<Incident, number>();
   /** Of what runs on guest nodes: the call of the last start when an incident was first looked at. */
@@ -95,13 +106,20 @@ export class Actuator {
     readonly settings: ActuatorSettings;
     readonly conditionOf: (incident: Incident) => GuestCondition;
     readonly over: (incident: Incident, outcome: Outcome) => void;
+    /** Something was done about it. */
+    readonly told: (incident: Incident) => void;
   }) {
     this.#commands = parts.commands;
+    this.#memory = new MachineMemory({
+      status: () => parts.commands.status(),
+      machines: () => parts.commands.machines(),
+    });
     this.#ledger = parts.ledger;
     this.#log = parts.log;
     this.#settings = parts.settings;
     this.#conditionOf = parts.conditionOf;
     this.#over = parts.over;
+    this.#told = parts.told;
     this.#rate = new RateLimit(parts.settings.callsPerMinute);
   }
 
@@ -129,6 +147,7 @@ export class Actuator {
   close(): void {
     this.#closing.abort();
     clearTimeout(this.#looking);
+    this.#memory.close();
     this.#lanes.close();
   }
 
@@ -136,6 +155,7 @@ export class Actuator {
   async #take(incident: Incident): Promise<number | undefined> {
     const step = await this.#step(incident).catch((thrown: unknown) => this.#failed(incident, thrown));
     if (this.#closing.signal.aborted) return undefined;
+    addStep(incident, step.sentence);
     const about = { guest: incident.guest, resource: incident.called?.resource ?? incident.resource };
     if (step.kind === 'later') {
       this.#log.debug(about, `${incident.guest}: ${incident.event}: ${step.sentence}`);
@@ -153,40 +173,48 @@ export class Actuator {
   async #step(incident: Incident): Promise<Step> {
     const unfit = this.#unfit(incident);
     if (unfit !== undefined) return unfit;
-    const [status, machines, ownNode] = await Promise.all([
-      this.#commands.status(),
-      this.#commands.machines(),
+    const [{ status, machines }, ownNode] = await Promise.all([
+      this.#memory.look(),
       this.#settings.node ?? this.#nameOfOwnNode(),
     ]);
     this.problem = undefined;
     if (!status.coordinator) throw new VesperError('UNREACHABLE', 'the cluster has no coordinator now');
     const { called } = incident;
-    if (called !== undefined) {
+    if (called?.fence !== undefined) {
+      const fate = await this.#fateOf(called.fence, called.atMs);
+      if (fate === 'success') return this.#acted(incident);
+      if (fate !== 'failed' && Date.now() - called.atMs < fenceLimitMs)
+        return later(mostPollMs, `${called.fence} is being fenced`);
+    } else if (called !== undefined) {
       const history = status.history(called.resource, called.node);
       if (differs(history, called.mark)) return this.#acted(incident);
       // Of a service before us; the call may be under way still.
       if (Date.now() - called.atMs < confirmLimitMs)
         return later(mostPollMs, 'the call is not confirmed yet');
     }
-    const target = await targetOf(
-      { name: incident.guest, uuid: incident.uuid },
-      incident.resource,
-      status,
-      machines,
-      { ownNode: ownNode === 'any' ? undefined : ownNode, vms: this.#settings.vms },
-    );
+    const guest = { name: incident.guest, uuid: incident.uuid };
+    const { vms, nodes } = this.#settings;
+    const where = { ownNode: ownNode === 'any' ? undefined : ownNode, vms, nodes };
+    const target =
+      incident.action === 'fence'
+        ? await fenceTargetOf(guest, status, machines, where)
+        : await targetOf(guest, incident.resource, status, machines, where);
     if (target.kind === 'busy') return this.#again(incident, target.sentence);
     if (target.kind === 'refused') {
       const { refusal, sentence } = target;
       return over(refusal, sentence);
     }
-    const { resource, node } = target;
+    const { resource, node, fence } = target;
     const history = status.history(resource, node);
     if (this.#startedSince(incident, history, hasOwnClock(status, node)))
       return over('recovered', `${resource} was started on ${node} since`);
     const cooldownMs = (this.#ledger.actedAt(resource) ?? 0) + this.#settings.cooldownMs - Date.now();
-    if (incident.action === 'fail' && cooldownMs > 0)
-      return later(cooldownMs, `${resource} was failed a short while ago`);
+    if (incident.action !== 'attribute' && cooldownMs > 0)
+      return later(cooldownMs, `the cluster was called about ${resource} a short while ago`);
+    const device =
+      fence !== undefined && status.fencing && (await this.#commands.fenceDevices(fence)).length > 0;
+    if (fence === resource && !device)
+      return over('no_fencing', `${fence} is not fenced: ${lack(status, fence)}`);
     // It took a while to find out: the guest may have been paused or have rebooted since.
     const unfitNow = this.#unfit(incident);
     if (unfitNow !== undefined) return unfitNow;
@@ -194,9 +222,11 @@ export class Actuator {
     if (this.#closing.signal.aborted) return later(0, 'the service stops');
     const waitMs = this.#rate.take(Date.now());
     if (waitMs > 0) return later(waitMs, 'the limit of calls is reached');
-    return incident.action === 'attribute'
-      ? this.#mark(incident, resource, node)
-      : this.#fail(incident, resource, node, history);
+    if (incident.action === 'attribute') return this.#mark(incident, resource, node);
+    if (fence !== undefined && device) return this.#fence(incident, fence, resource, node, history);
+    // Pacemaker itself fences a guest node so.
+    if (fence !== undefined) addStep(incident, `${fence} is fenced by way of its machine`);
+    return this.#fail(incident, resource, node, history);
   }
 
   /**
@@ -230,25 +260,81 @@ export class Actuator {
   async #fail(incident: Incident, resource: string, node: string, mark: HistoryMark): Promise<Step> {
     if (incident.calls >= mostCalls)
       return over('unconfirmed', `${resource} was failed on ${node} ${mostCalls} times, to no effect`);
+    await this.#call(incident, { resource, node, mark }, `failing ${resource} on ${node}`, () =>
+      this.#commands.fail(resource, node),
+    );
+    return this.#confirmed(incident);
+  }
+
+  /** Of a node that the cluster has a device for. */
+  async #fence(
+    incident: Incident,
+    fence: string,
+    resource: string,
+    node: string,
+    mark: HistoryMark,
+  ): Promise<Step> {
+    if (incident.calls >= mostCalls)
+      return over('unconfirmed', `${fence} was to be fenced ${mostCalls} times, to no effect`);
+    try {
+      await this.#call(incident, { resource, node, mark, fence }, `fencing ${fence}`, () =>
+        this.#commands.fence(fence),
+      );
+    } catch (thrown) {
+      // What a device could not do now it may do in a while.
+      if (thrown instanceof VesperError && thrown.code === 'PROVIDER')
+        return this.#again(incident, messageOf(thrown));
+      throw thrown;
+    }
+    const { called } = incident;
+    const atMs = called?.atMs ?? 0;
+    const seen = await this.#until(
+      confirmLimitMs,
+      async () => (await this.#fateOf(fence, atMs)) === 'success',
+    );
+    return seen ? this.#acted(incident) : this.#again(incident, `${fence}: the cluster did not fence it`);
+  }
+
+  /** Calls the cluster, on record: who comes after us sees that it was done. */
+  async #call(
+    incident: Incident,
+    { mark, ...at }: Omit<NonNullable<Incident['called']>, 'atMs'>,
+    doing: string,
+    call: () => Promise<void>,
+  ): Promise<void> {
     const { lastCall, failCount, lastFailure } = mark;
-    incident.called = { resource, node, mark: { lastCall, failCount, lastFailure }, atMs: Date.now() };
+    const atMs = Date.now();
+    incident.called = { ...at, mark: { lastCall, failCount, lastFailure }, atMs };
     incident.calls += 1;
+    addStep(incident, doing);
     this.#ledger.save();
     this.calls += 1;
+    // Begun before anything is logged or written: it is what somebody waits for.
+    const called = call();
+    const { resource, node } = at;
     this.#log.warn(
       { guest: incident.guest, resource, node, rule: incident.where },
-      `${incident.guest}: ${incident.event}: ${incident.evidence}: failing ${resource} on ${node}`,
+      `${incident.guest}: ${incident.event}: ${incident.evidence}: ${doing}`,
     );
+    this.#told(incident);
     try {
-      await this.#commands.fail(resource, node);
+      await called;
     } catch (thrown) {
       // Refused, so it was not done; whether one that took too long was done will show.
       if (!(thrown instanceof VesperError) || thrown.code !== 'TIMEOUT') incident.called = undefined;
       this.#ledger.save();
       throw thrown;
     }
-    this.#ledger.acted(resource, incident.called.atMs);
-    return this.#confirmed(incident);
+    this.#ledger.acted(resource, atMs);
+  }
+
+  /** What became of the fencing of a node since then; undefined: nothing is known of one. */
+  async #fateOf(node: string, sinceMs: number): Promise<FenceEvent['status'] | undefined> {
+    const events = await this.#commands.fenceHistory(node);
+    const since = events.filter(
+      ({ completedMs = Number.POSITIVE_INFINITY }) => secondOf(completedMs) >= secondOf(sinceMs),
+    );
+    return since.find(({ status }) => status === 'success')?.status ?? since[0]?.status;
   }
 
   /** Waits until the cluster shows that it acted. */
@@ -266,8 +352,15 @@ export class Actuator {
   async #acted(incident: Incident): Promise<Step> {
     const { called } = incident;
     if (called === undefined) return later(0, 'there was no call');
-    const { resource, node, mark, atMs } = called;
-    await this.#explain(incident, node, resource, `failed on ${node}`);
+    const { resource, node, mark, atMs, fence } = called;
+    const done = fence === undefined ? `failed on ${node}` : `${fence} was fenced`;
+    const what = fence === undefined ? `${resource} was failed on ${node}` : done;
+    addStep(incident, what);
+    // What is written of a node that was fenced goes with it.
+    const shownOn = fence === undefined || fence !== node ? node : await this.#nameOfOwnNode();
+    await this.#explain(incident, shownOn, resource, done);
+    // No resource: it is the node itself, which is no machine of the cluster.
+    if (resource === fence) return over('done', what);
     const again = await this.#poll(recoveryLimitMs, (status) => {
       const instances = status.resources.filter(({ id }) => id === resource);
       const anew = (name: string): boolean => {
@@ -280,9 +373,10 @@ export class Actuator {
         ({ nodes, pending, role }) => pending === undefined && role !== 'Stopped' && nodes.some(anew),
       );
     });
-    if (incident.count > 1) await this.#explain(incident, node, resource, `failed on ${node}`);
-    const since = again ? 'and it was started anew' : 'and it is not started yet';
-    return over('done', `${resource} was failed on ${node}, ${since}`);
+    if (incident.count > 1) await this.#explain(incident, shownOn, resource, done);
+    const it = fence === undefined ? 'it' : resource;
+    const since = again ? `and ${it} was started anew` : `and ${it} is not started yet`;
+    return over('done', `${what}, ${since}`);
   }
 
   async #mark(incident: Incident, resource: string, node: string): Promise<Step> {
@@ -308,15 +402,19 @@ export class Actuator {
     }
   }
 
+  #poll(limitMs: number, seen: (status: ClusterStatus) => boolean): Promise<boolean> {
+    return this.#until(limitMs, async () => seen(await this.#commands.status()));
+  }
+
   /** Looks at the cluster again and again; false: it did not come to it. A look that fails is one that did not see it. */
-  async #poll(limitMs: number, seen: (status: ClusterStatus) => boolean): Promise<boolean> {
+  async #until(limitMs: number, look: () => Promise<boolean>): Promise<boolean> {
     const deadline = Date.now() + limitMs;
     for (let pauseMs = firstPollMs; !this.#closing.signal.aborted; pauseMs *= 1.5) {
-      const status = await this.#commands.status().catch((thrown: unknown) => {
+      const seen = await look().catch((thrown: unknown) => {
         this.#log.debug(`the cluster cannot be looked at: ${messageOf(thrown)}`);
-        return undefined;
+        return false;
       });
-      if (status !== undefined && seen(status)) return true;
+      if (seen) return true;
       if (Date.now() > deadline) return false;
       const { promise, resolve } = Promise.withResolvers<void>();
       setTimeout(resolve, Math.min(pauseMs, mostPollMs)).unref();
@@ -328,7 +426,8 @@ export class Actuator {
   /** While something is wrong and nothing happens that would show when it no longer is. */
   async #look(): Promise<void> {
     try {
-      await Promise.all([this.#commands.status(), this.#settings.node ?? this.#nameOfOwnNode()]);
+      const named = this.#settings.node ?? this.#nameOfOwnNode();
+      await Promise.all([this.#memory.look(), named]);
       this.problem = undefined;
     } catch (thrown) {
       this.#troubled(messageOf(thrown));
@@ -369,7 +468,12 @@ export class Actuator {
   }
 }
 
-const loud: ReadonlySet<Outcome> = new Set<Outcome>(['unconfirmed', 'failed', 'given_up']);
+const loud: ReadonlySet<Outcome> = new Set<Outcome>(['unconfirmed', 'failed', 'given_up', 'no_fencing']);
+
+const lack = ({ fencing }: ClusterStatus, node: string): string =>
+  fencing
+    ? `no fencing device of the cluster is for it (stonith_admin --list ${node})`
+    : 'fencing is disabled in the cluster (stonith-enabled)';
 
 const over = (outcome: Outcome, sentence: string): Step => ({ kind: 'over', outcome, sentence });
 const later = (afterMs: number, sentence: string): Step => ({ kind: 'later', afterMs, sentence });

@@ -16,6 +16,8 @@ export interface ClusterNode {
 
 export interface ClusterResource {
   readonly id: string;
+  /** `ocf:heartbeat:VirtualDomain` */
+  readonly agent: string;
   readonly role: string;
   readonly managed: boolean;
   /** An operation of it is under way: Starting, Migrating, Monitoring … */
@@ -43,6 +45,10 @@ export interface ResourceHistory extends HistoryMark {
 
 export interface ClusterStatus {
   readonly maintenance: boolean;
+  /** `stonith-enabled`: otherwise the cluster has no use of its fencing devices. */
+  readonly fencing: boolean;
+  /** When and by whom the configuration was changed last; undefined: the cluster does not say. */
+  readonly change: string | undefined;
   /** Without it nobody can be asked to recover anything. */
   readonly coordinator: boolean;
   readonly nodes: readonly ClusterNode[];
@@ -57,8 +63,11 @@ export interface ClusterStatus {
 export function readStatus(xml: string): ClusterStatus {
   const root = parseXml(xml, 'pacemaker-result');
   const summary = root.child('summary');
+  const options = summary?.child('cluster_options');
   return {
-    maintenance: yes(summary?.child('cluster_options')?.text('maintenance-mode')),
+    maintenance: yes(options?.text('maintenance-mode')),
+    fencing: yes(options?.text('stonith-enabled')),
+    change: changeOf(summary?.child('last_change')),
     coordinator: yes(summary?.child('current_dc')?.text('present')),
     nodes: root.child('nodes')?.children('node').map(nodeOf) ?? [],
     resources: root.child('resources')?.descendants('resource').map(resourceOf) ?? [],
@@ -66,6 +75,10 @@ export function readStatus(xml: string): ClusterStatus {
     attribute: (node, name) => attributeOf(root, node, name),
   };
 }
+
+const changeOf = (element: Element | undefined): string | undefined =>
+  element?.text('time') &&
+  ['time', 'user', 'client', 'origin'].map((name) => element.text(name) ?? '').join('\0');
 
 const yes = (text: string | undefined): boolean => text === 'true';
 
@@ -80,6 +93,7 @@ const nodeOf = (element: Element): ClusterNode => ({
 const resourceOf = (element: Element): ClusterResource => ({
   // Instances of unique clones are called NAME:NUMBER.
   id: (element.text('id') ?? '').replace(/:\d+$/, ''),
+  agent: element.text('resource_agent') ?? '',
   role: element.text('role') ?? '',
   managed: element.text('managed') !== 'false' && !yes(element.text('maintenance')),
   pending: element.text('pending'),

@@ -5,6 +5,7 @@
 import { execFile } from 'node:child_process';
 import { VesperError } from '../../error.ts';
 import { type ClusterStatus, readStatus } from './cluster-status.ts';
+import { type FenceEvent, readFenceDevices, readFenceHistory } from './fencing.ts';
 import { type MachineResource, readMachineResources } from './machine-resources.ts';
 
 export interface CommandOptions {
@@ -17,6 +18,9 @@ export interface CommandOptions {
 /** CRM_EX_DISCONNECT and CRM_EX_TIMEOUT of Pacemaker's exit statuses: the same command may succeed later. */
 const transient: ReadonlySet<unknown> = new Set([102, 124]);
 const mostAtOnce = 4;
+/** What the cluster may take to fence a node; it says so itself when that is over. */
+const fenceSeconds = 120;
+const fenceLimitMs = (fenceSeconds + 30) * 1e3;
 const largestOutput = 32 << 20;
 /** Where Debian and others have them, which is not in everybody's PATH. */
 const path = [process.env['PATH'] ?? '', '/usr/sbin', '/sbin'].join(':');
@@ -47,8 +51,27 @@ export class ClusterCommands {
     await this.#run('crm_resource', '--fail', '--resource', resource, '--node', node);
   }
 
+  /** Devices that can fence a node. */
+  async fenceDevices(node: string): Promise<readonly string[]> {
+    return readFenceDevices(await this.#run('stonith_admin', '--list', node, '--output-as=xml'));
+  }
+
+  /** Resolves when the node was fenced. */
+  async fence(node: string): Promise<void> {
+    const command = ['stonith_admin', '--reboot', node, '--timeout', String(fenceSeconds)];
+    // It takes no place among those that are quick: devices may be slow, and other guests do not wait for them.
+    await this.#process([...(this.#options.prefix ?? []), ...command], fenceLimitMs);
+  }
+
+  /** What was done to a node, the newest first. */
+  async fenceHistory(node: string): Promise<readonly FenceEvent[]> {
+    return readFenceHistory(await this.#run('stonith_admin', '--history', node, '--output-as=xml'));
+  }
+
+  /** Until the node is restarted. attrd_updater would lose that of a guest node: it does not know that the node is one. */
   async setAttribute(node: string, name: string, value: string): Promise<void> {
-    await this.#run('attrd_updater', '--name', name, '--update', value, '--node', node);
+    const args = ['--name', name, '--update', value, '--node', node, '--lifetime', 'reboot'];
+    await this.#run('crm_attribute', ...args);
   }
 
   /**
@@ -59,7 +82,10 @@ export class ClusterCommands {
     if (this.#running >= mostAtOnce) await new Promise<void>((resolve) => this.#waiting.push(resolve));
     else this.#running += 1;
     try {
-      return await this.#process([...(this.#options.prefix ?? []), command, ...args]);
+      return await this.#process(
+        [...(this.#options.prefix ?? []), command, ...args],
+        this.#options.timeLimitMs,
+      );
     } finally {
       // Who waits longest takes over the place.
       const next = this.#waiting.shift();
@@ -68,8 +94,7 @@ export class ClusterCommands {
     }
   }
 
-  #process([program = '', ...args]: readonly string[]): Promise<string> {
-    const { timeLimitMs } = this.#options;
+  #process([program = '', ...args]: readonly string[], timeLimitMs: number): Promise<string> {
     const env = { ...process.env, PATH: path, LC_ALL: 'C' };
     const options = { timeout: timeLimitMs, killSignal: 'SIGKILL', maxBuffer: largestOutput, env } as const;
     const { promise, resolve, reject } = Promise.withResolvers<string>();

@@ -11,7 +11,12 @@ export const historyMark = z.object({
   lastFailure: z.string(),
 });
 
+/** What was done about it, and what came of that, in sentences. */
+const step = z.object({ atMs: z.number(), text: z.string() });
+
 export const incidentShape = z.object({
+  /** Short, for people; later ones are greater. Empty: of a service that gave none. */
+  id: z.string().default(''),
   guest: z.string(),
   uuid: z.string(),
   /** Empty where the service had no session with the guest yet. */
@@ -36,8 +41,16 @@ export const incidentShape = z.object({
   calls: z.number(),
   /** Where and over which history the last call was begun: what looks otherwise now shows that the cluster acted. */
   called: z
-    .object({ resource: z.string(), node: z.string(), mark: historyMark, atMs: z.number() })
+    .object({
+      resource: z.string(),
+      node: z.string(),
+      mark: historyMark,
+      atMs: z.number(),
+      /** Node that was to be fenced. */
+      fence: z.string().optional(),
+    })
     .optional(),
+  steps: z.array(step).default([]),
 });
 
 export type Incident = z.infer<typeof incidentShape>;
@@ -51,14 +64,26 @@ export const keyOf = ({
 }: Pick<Incident, 'uuid' | 'bootId' | 'action' | 'resource'>): string =>
   [uuid, bootId, action, resource ?? ''].join('\0');
 
+const mostSteps = 24;
+
+/** The first ones and the last ones are kept; one that says what the last one said is none. */
+export function addStep({ steps }: Incident, text: string): void {
+  if (steps.at(-1)?.text === text) return;
+  if (steps.length >= mostSteps) steps.splice(mostSteps / 2, 1);
+  steps.push({ atMs: Date.now(), text });
+}
+
 const longestEvidence = 160;
 
 /** For an attribute of the cluster, which operators read: what happened, and what came of it. */
 export function explanation(incident: Incident, outcome: string): string {
-  const { guest, event, evidence, count, firstMs } = incident;
+  const { id, guest, event, evidence, count, firstMs } = incident;
   const more = count > 1 ? ` (${count} events)` : '';
   const seen = evidence.slice(0, longestEvidence);
-  return printable(`${new Date(firstMs).toISOString()} ${guest}: ${event}: ${seen}${more}; ${outcome}`);
+  const where = id === '' ? '' : `; vesper incidents ${id}`;
+  return printable(
+    `${new Date(firstMs).toISOString()} ${guest}: ${event}: ${seen}${more}; ${outcome}${where}`,
+  );
 }
 
 /** What may stand in an attribute: a guest names its processes as it likes. */

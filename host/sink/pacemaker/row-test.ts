@@ -54,6 +54,25 @@ export function cgroupTest(decoder: EventDecoder, pattern: string): RowTest | un
   return field && textTest(field, pattern.includes('/') ? pattern : `*/${pattern}`);
 }
 
+/** Some part of the path is the unit; what it starts may be in cgroups within it. Without a type it is a service, as for systemctl. */
+export function unitTest(decoder: EventDecoder, pattern: string): RowTest | undefined {
+  const field = cgroupField(decoder);
+  if (field === undefined) return undefined;
+  const unit = /\.[a-z]+$/.test(pattern) ? pattern : `${pattern}.service`;
+  if (!isGlob(unit)) return (rows, row) => String(field.read(rows, row)).split('/').includes(unit);
+  const expression = globExpression(unit);
+  return (rows, row) =>
+    String(field.read(rows, row))
+      .split('/')
+      .some((part) => expression.test(part));
+}
+
+/** The process is the one of a pid file; not where it is not known which that is. */
+export function pidTest(decoder: EventDecoder, pid: () => number | undefined): RowTest | undefined {
+  const field = decoder.field('pid') ?? decoder.field('target_tgid');
+  return field && ((rows, row) => Number(field.read(rows, row)) === pid());
+}
+
 export function fieldTest(decoder: EventDecoder, name: string, shown: string): RowTest | undefined {
   const field = decoder.field(name);
   if (field === undefined) return undefined;

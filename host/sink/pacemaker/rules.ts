@@ -4,11 +4,19 @@
 
 import type { PayloadRows } from '../../relay/batch.ts';
 import type { EventDecoder } from '../../relay/decoder.ts';
-import { cgroupTest, crashTest, fieldTest, processTest, type RowTest } from './row-test.ts';
+import {
+  cgroupTest,
+  crashTest,
+  fieldTest,
+  pidTest,
+  processTest,
+  type RowTest,
+  unitTest,
+} from './row-test.ts';
 
-export const actions = ['fail', 'attribute', 'record'] as const;
+export const actions = ['fail', 'fence', 'attribute', 'record'] as const;
 /**
- * `fail`: the resource is failed on its node, so that Pacemaker recovers it. `attribute`: an attribute of that node is set, and what
+ * `fail`: the resource is failed on its node, so that Pacemaker recovers it. `fence`: the node that the guest is is fenced. `attribute`: an attribute of that node is set, and what
  * follows is for the cluster's constraints to say. `record`: it is counted and logged.
  */
 export type Action = (typeof actions)[number];
@@ -24,8 +32,12 @@ export interface Rule {
   readonly events: readonly string[];
   /** Pattern of the name (comm) of the process that the event is about. */
   readonly process?: string | undefined;
-  /** Pattern of its memory cgroup, whole or only the last part of it, which is the unit under systemd. */
+  /** Pattern of its cgroup, whole or only the last part of it. */
   readonly cgroup?: string | undefined;
+  /** Pattern of the unit of systemd that it belongs to. */
+  readonly unit?: string | undefined;
+  /** File of the guest with the number of the process. */
+  readonly pidFile?: string | undefined;
   /** Further fields, by what they show. */
   readonly fields: Readonly<Record<string, string>>;
   /** Undefined: the resource that is the guest. */
@@ -70,22 +82,34 @@ const probeEventOf: Readonly<Record<string, string>> = {
   panic: 'frontend.panic',
 };
 
+/** The process whose number stands in a file of the guest; undefined: not known. */
+export type PidOf = (pidFile: string) => number | undefined;
+
 /** The rules that hold for one guest; of several that match, the last one counts. */
 export class GuestRules {
   readonly #rules: readonly Rule[];
+  readonly #pidOf: PidOf;
   readonly #tested = new WeakMap<EventDecoder, readonly Tested[]>();
 
-  constructor(rules: readonly Rule[]) {
+  constructor(rules: readonly Rule[], pidOf: PidOf) {
     this.#rules = rules;
+    this.#pidOf = pidOf;
+  }
+
+  /** Those that rules are about. */
+  get pidFiles(): readonly string[] {
+    return [...new Set(this.#rules.flatMap(({ pidFile }) => pidFile ?? []))];
   }
 
   /** What is told without a row: silence, or a panic that the hypervisor tells. */
   ofWord(word: EventWord): Meaning | undefined {
     const rule = this.#rules.findLast(
-      ({ events, process, cgroup, fields }) =>
+      ({ events, process, cgroup, unit, pidFile, fields }) =>
         events.includes(word) &&
         process === undefined &&
         cgroup === undefined &&
+        unit === undefined &&
+        pidFile === undefined &&
         Object.keys(fields).length === 0,
     );
     return rule && { rule, event: word };
@@ -97,7 +121,7 @@ export class GuestRules {
     if (known !== undefined) return known;
     const name = `${probe}.${decoder.declaration.name}`;
     const found = this.#rules
-      .flatMap((rule) => rule.events.flatMap((event) => tested(rule, event, name, decoder)))
+      .flatMap((rule) => rule.events.flatMap((event) => tested(rule, event, name, decoder, this.#pidOf)))
       .reverse();
     this.#tested.set(decoder, found);
     return found;
@@ -120,13 +144,22 @@ function passes(tests: readonly RowTest[], rows: PayloadRows, row: number): bool
 }
 
 /** Empty where no event of that name can match. */
-function tested(rule: Rule, event: string, name: string, decoder: EventDecoder): readonly Tested[] {
+function tested(
+  rule: Rule,
+  event: string,
+  name: string,
+  decoder: EventDecoder,
+  pidOf: PidOf,
+): readonly Tested[] {
+  const { pidFile } = rule;
   if ((probeEventOf[event] ?? event) !== name) return [];
   const tests = [
     ...(event === 'crash' ? [crashTest(decoder)] : []),
     ...Object.entries(rule.fields).map(([field, shown]) => fieldTest(decoder, field, shown)),
     ...(rule.process === undefined ? [] : [processTest(decoder, rule.process)]),
     ...(rule.cgroup === undefined ? [] : [cgroupTest(decoder, rule.cgroup)]),
+    ...(pidFile === undefined ? [] : [pidTest(decoder, () => pidOf(pidFile))]),
+    ...(rule.unit === undefined ? [] : [unitTest(decoder, rule.unit)]),
   ];
   return tests.every((test) => test !== undefined) ? [{ rule, event, tests }] : [];
 }

@@ -13,6 +13,7 @@ import type { Family } from '../prometheus/page.ts';
 import { Actuator, type ActuatorSettings, type GuestCondition } from './actuator.ts';
 import { ClusterCommands, type CommandOptions } from './commands.ts';
 import { type Incident, keyOf, printable } from './incident.ts';
+import { type EventDocument, IncidentFiles, mostEvents } from './incident-files.ts';
 import { Ledger } from './ledger.ts';
 import { type EventWord, GuestRules, type Meaning, meaningOf, type Rule, usualRules } from './rules.ts';
 import { Tally } from './tally.ts';
@@ -38,6 +39,12 @@ export interface PacemakerParts {
   readonly commands: CommandOptions;
   /** File that what is owed is kept in. */
   readonly ledgerPath: string;
+  /** Directory with a file for each incident. */
+  readonly incidentsPath: string;
+  /** The last events of a boot of a guest, oldest first. */
+  readonly lastEvents: (uuid: string, bootId: string, most: number) => readonly EventDocument[];
+  /** The process of a pid file died: soon there is another one. */
+  readonly pidGone?: ((uuid: string) => void) | undefined;
   /** Whether the pattern of a rule means a guest. */
   readonly matchesGuest: (
     pattern: string,
@@ -57,7 +64,7 @@ const sameSignMs = 1_000;
 class WatchedGuest {
   readonly uuid: string;
   name: string;
-  rules: GuestRules;
+  rules = new GuestRules([], () => undefined);
   bootId = '';
   /** The last boot that is over, and why. */
   over: { readonly bootId: string; readonly reason: string } | undefined;
@@ -65,13 +72,15 @@ class WatchedGuest {
   dumping = false;
   /** When each kind of sign was last seen, and what it means where a rule is about it. */
   readonly signs = new Map<string, { readonly atMs: number; readonly open?: (() => void) | undefined }>();
+  /** Processes of this boot, by their pid files; those that died are none any more. */
+  readonly pids = new Map<string, number>();
+  readonly deadPids = new Map<string, number>();
   /** Of incidents of this boot. */
   readonly keys = new Map<Meaning, string>();
 
-  constructor(uuid: string, name: string, rules: GuestRules) {
+  constructor(uuid: string, name: string) {
     this.uuid = uuid;
     this.name = name;
-    this.rules = rules;
   }
 }
 
@@ -85,14 +94,22 @@ export class PacemakerSink {
   readonly #ledger: Ledger;
   readonly #actuator: Actuator;
   readonly #tally = new Tally();
+  readonly #lastEvents: PacemakerParts['lastEvents'];
+  readonly #pidGone: PacemakerParts['pidGone'];
+  /** What is known of incidents, also of those that are over. */
+  readonly incidents: IncidentFiles;
   /** Incidents that are only counted, by their key: until the guest boots anew. */
   readonly #recorded = new Map<string, Incident>();
   #rules: readonly Rule[];
 
   /** Throws HOST where the ledger cannot be used. */
-  constructor({ log, settings, commands, ledgerPath, matchesGuest }: PacemakerParts) {
+  constructor(parts: PacemakerParts) {
+    const { log, settings, commands, ledgerPath } = parts;
     this.#log = log;
-    this.#matchesGuest = matchesGuest;
+    this.#matchesGuest = parts.matchesGuest;
+    this.#lastEvents = parts.lastEvents;
+    this.#pidGone = parts.pidGone;
+    this.incidents = new IncidentFiles(parts.incidentsPath, log);
     this.#rules = [...usualRules, ...settings.rules];
     this.#ledger = new Ledger(ledgerPath, log);
     this.#actuator = new Actuator({
@@ -101,7 +118,11 @@ export class PacemakerSink {
       log,
       settings,
       conditionOf: (incident) => this.#conditionOf(incident),
-      over: (incident, outcome) => this.#tally.over(incident.action, outcome),
+      told: (incident) => this.incidents.update(incident, null),
+      over: (incident, outcome) => {
+        this.#tally.over(incident.action, outcome);
+        this.incidents.update(incident, outcome);
+      },
     });
   }
 
@@ -120,7 +141,7 @@ export class PacemakerSink {
     this.#rules = [...usualRules, ...settings.rules];
     this.#actuator.configure(settings);
     for (const guest of this.#guests.values()) {
-      guest.rules = this.#rulesOf(guest.name, guest.uuid);
+      guest.rules = this.#rulesOf(guest);
       guest.keys.clear();
     }
   }
@@ -187,6 +208,22 @@ export class PacemakerSink {
     this.#guest(uuid, name).dumping = true;
   }
 
+  /** The files of the guest that rules ask for, each with the number of a process. */
+  pidFiles(uuid: string, name: string): readonly string[] {
+    return this.#guest(uuid, name).rules.pidFiles;
+  }
+
+  /** What stands in one of them now; undefined: nothing, or nobody knows. */
+  pidRead(uuid: string, name: string, pidFile: string, pid: number | undefined): void {
+    const { pids, deadPids } = this.#guest(uuid, name);
+    // A daemon that crashed leaves its file.
+    if (pid === undefined || pid === deadPids.get(pidFile)) pids.delete(pidFile);
+    else {
+      pids.set(pidFile, pid);
+      deadPids.delete(pidFile);
+    }
+  }
+
   /** What is not told by an event of a probe: silence, or a panic that the hypervisor tells. */
   told(uuid: string, name: string, word: EventWord, evidence: string): void {
     const guest = this.#guest(uuid, name);
@@ -207,6 +244,7 @@ export class PacemakerSink {
 
   #means(guest: WatchedGuest, meaning: Meaning, batch: WatchedBatch, row: number): void {
     const panic = meaning.event === 'panic';
+    if (meaning.rule.pidFile !== undefined) this.#processDied(guest, meaning);
     const lastNs = panic ? noneLaterNs : (batch.columns.timeNs[row] as number);
     const { bootId } = batch.incarnation;
     this.#tally.events += 1;
@@ -224,6 +262,17 @@ export class PacemakerSink {
     if (this.#ledger.knows(key, lastNs)) return;
     if (meaning.rule.secondSign && nowMs - (guest.signs.get(meaning.event)?.atMs ?? 0) < sameSignMs) return;
     this.#weigh(guest, meaning, bootId, () => ({ evidence: evidenceOf(batch, row), lastMs, lastNs }));
+  }
+
+  /** A process that the OOM killer chose is told to have died after that. */
+  #processDied({ uuid, pids, deadPids }: WatchedGuest, { event, rule }: Meaning): void {
+    const { pidFile = '' } = rule;
+    const pid = pids.get(pidFile);
+    if (pid === undefined || (event !== 'crash' && event !== 'oom')) return;
+    this.#pidGone?.(uuid);
+    if (event === 'oom') return;
+    pids.delete(pidFile);
+    deadPids.set(pidFile, pid);
   }
 
   /** As keyOf, made once for each boot and meaning. */
@@ -262,6 +311,7 @@ export class PacemakerSink {
   #open(guest: WatchedGuest, meaning: Meaning, bootId: string, seen: Seen): void {
     const { action, resource, where } = meaning.rule;
     const incident: Incident = {
+      id: '',
       guest: guest.name,
       uuid: guest.uuid,
       bootId,
@@ -272,6 +322,7 @@ export class PacemakerSink {
       firstMs: Date.now(),
       count: 1,
       calls: 0,
+      steps: [],
       ...seen,
     };
     const key = keyOf(incident);
@@ -282,8 +333,10 @@ export class PacemakerSink {
       return;
     }
     if (this.#ledger.knows(key, seen.lastNs)) return;
+    incident.id = this.incidents.newId();
     if (action === 'record') {
       this.#recorded.set(key, incident);
+      this.#keep(incident, 'done');
       this.#tally.over(action, 'done');
       const { event, evidence } = incident;
       this.#log.info({ guest: guest.name, rule: where }, `${guest.name}: ${event}: ${evidence}: recorded`);
@@ -299,6 +352,13 @@ export class PacemakerSink {
     }
     this.#ledger.open(incident);
     this.#actuator.add(incident);
+    // The cluster is being asked already.
+    this.#keep(incident, null);
+  }
+
+  #keep(incident: Incident, outcome: 'done' | null): void {
+    const { uuid, bootId } = incident;
+    this.incidents.open(incident, outcome, this.#lastEvents(uuid, bootId, mostEvents));
   }
 
   #conditionOf({ uuid, bootId }: Incident): GuestCondition {
@@ -316,10 +376,14 @@ export class PacemakerSink {
   #forget(guest: WatchedGuest): void {
     guest.signs.clear();
     guest.keys.clear();
+    guest.pids.clear();
+    guest.deadPids.clear();
     guest.dumping = false;
-    for (const [key, { uuid, count, event, evidence, guest: name }] of this.#recorded) {
+    for (const [key, incident] of this.#recorded) {
+      const { uuid, count, event, evidence, guest: name } = incident;
       if (uuid !== guest.uuid) continue;
       this.#recorded.delete(key);
+      if (count > 1) this.incidents.update(incident, 'done');
       if (count > 1) this.#log.info({ guest: name }, `${name}: ${event}: ${evidence}: ${count} such events`);
     }
   }
@@ -327,19 +391,18 @@ export class PacemakerSink {
   #guest(uuid: string, name: string): WatchedGuest {
     const known = this.#guests.get(uuid);
     if (known?.name === name) return known;
-    const rules = this.#rulesOf(name, uuid);
-    if (known !== undefined) {
-      known.name = name;
-      known.rules = rules;
-      return known;
-    }
-    const guest = new WatchedGuest(uuid, name, rules);
+    const guest = known ?? new WatchedGuest(uuid, name);
+    guest.name = name;
+    guest.rules = this.#rulesOf(guest);
     this.#guests.set(uuid, guest);
     return guest;
   }
 
-  #rulesOf(name: string, uuid: string): GuestRules {
-    return new GuestRules(this.#rules.filter(({ guest }) => this.#matchesGuest(guest, { name, uuid })));
+  #rulesOf(guest: WatchedGuest): GuestRules {
+    return new GuestRules(
+      this.#rules.filter((rule) => this.#matchesGuest(rule.guest, guest)),
+      (pidFile) => guest.pids.get(pidFile),
+    );
   }
 }
 

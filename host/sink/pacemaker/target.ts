@@ -2,7 +2,7 @@
 
 /** Which resource on which node an incident is about, as the cluster is now; or why nothing is to be called. */
 
-import type { ClusterResource, ClusterStatus } from './cluster-status.ts';
+import type { ClusterNode, ClusterResource, ClusterStatus } from './cluster-status.ts';
 import { type MachineResource, resourceOf } from './machine-resources.ts';
 
 export interface Guest {
@@ -15,13 +15,27 @@ export interface Where {
   readonly ownNode: string | undefined;
   /** Resources that are guests, by the name of the guest, where their configuration does not say it. */
   readonly vms: Readonly<Record<string, string>>;
+  /** Guests that are remote nodes by themselves: the node, by the name of the guest. */
+  readonly nodes?: Readonly<Record<string, string>> | undefined;
 }
 
-export type Refusal = 'no_resource' | 'maintenance' | 'elsewhere' | 'not_active';
+export type Refusal = 'no_resource' | 'no_node' | 'maintenance' | 'elsewhere' | 'not_active';
+
+interface Refused {
+  readonly kind: 'refused';
+  readonly refusal: Refusal;
+  readonly sentence: string;
+}
 
 export type Target =
-  | { readonly kind: 'found'; readonly resource: string; readonly node: string }
-  | { readonly kind: 'refused'; readonly refusal: Refusal; readonly sentence: string }
+  | {
+      readonly kind: 'found';
+      readonly resource: string;
+      readonly node: string;
+      /** Node that is to be fenced; the resource is its machine, or is called so, too, where the cluster has none that is. */
+      readonly fence?: string;
+    }
+  | Refused
   /** The cluster is at work on it: look again. */
   | { readonly kind: 'busy'; readonly sentence: string };
 
@@ -36,10 +50,7 @@ export async function targetOf(
   where: Where,
 ): Promise<Target> {
   const ownMachine = where.vms[guest.name] ?? (await resourceOf(guest, machines));
-  const guestNode =
-    status.nodes.find(
-      ({ machineResource }) => machineResource !== undefined && machineResource === ownMachine,
-    ) ?? status.nodes.find(({ name }) => name === guest.name);
+  const guestNode = guestNodeOf(guest, ownMachine, status, machines, where);
   const machine = ownMachine ?? guestNode?.machineResource;
   const resource = wanted ?? machine;
   if (resource === undefined)
@@ -80,8 +91,36 @@ export async function targetOf(
   return { kind: 'found', resource, node };
 }
 
+/**
+ * The node that the guest is: that of its machine, or one that is called so. A host may be called like a guest, and a node is another
+ * guest where its machine is another domain.
+ */
+function guestNodeOf(
+  guest: Guest,
+  ownMachine: string | undefined,
+  { nodes }: ClusterStatus,
+  machines: readonly MachineResource[],
+  where: Where,
+): ClusterNode | undefined {
+  const called = where.nodes?.[guest.name] ?? guest.name;
+  const others = new Set<string | undefined>(machines.map(({ resource }) => resource));
+  return (
+    nodes.find(({ machineResource }) => machineResource !== undefined && machineResource === ownMachine) ??
+    nodes.find(
+      ({ name, type, machineResource }) =>
+        name === called &&
+        type === 'remote' &&
+        (machineResource === undefined || (ownMachine === undefined && !others.has(machineResource))),
+    )
+  );
+}
+
 const instancesOf = (status: ClusterStatus, id: string): readonly ClusterResource[] =>
   status.resources.filter((resource) => resource.id === id);
 
-const refused = (refusal: Refusal, sentence: string): Target => ({ kind: 'refused', refusal, sentence });
+export const refused = (refusal: Refusal, sentence: string): Refused => ({
+  kind: 'refused',
+  refusal,
+  sentence,
+});
 const busy = (sentence: string): Target => ({ kind: 'busy', sentence });
