@@ -29,7 +29,7 @@ export class NodeService {
     this.api = new ApiClient(apiSocketPath(this.#directory));
   }
 
-  /** Also again, after `kill`. */
+  /** Also again, after `killWhenItSays`. */
   async start(): Promise<void> {
     const known = this.log.length;
     const [program = '', ...before] = this.node.prefix;
@@ -56,9 +56,12 @@ export class NodeService {
     const gone = once(child, 'close');
     // nsenter waits for it in its parent.
     const own = Number(readFileSync(`/proc/${child.pid}/task/${child.pid}/children`, 'utf8').trim());
-    child.stderr?.on('data', () => {
-      if (child.exitCode === null && pattern.test(this.log.slice(known))) process.kill(own, 'SIGKILL');
-    });
+    const look = () => {
+      if (!pattern.test(this.log.slice(known))) return;
+      child.stderr?.off('data', look);
+      process.kill(own, 'SIGKILL');
+    };
+    child.stderr?.on('data', look);
     await act();
     await gone;
     this.#child = undefined;

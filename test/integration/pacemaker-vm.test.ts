@@ -172,6 +172,18 @@ describe.skipIf(obstacle !== undefined)(
       expect(starts()).toEqual(started(0, 0));
     });
 
+    test('in maintenance nothing is done; after it the cluster finds by itself what crashed', async () => {
+      const maintenance = ['crm_attribute', '--name', 'maintenance-mode'];
+      await cluster.node(0).check(...maintenance, '--update', 'true');
+      await web.guest.check('kill -SEGV $(pidof lighttpd)');
+      await expect.poll(() => increase(0, { outcome: 'maintenance' }), patience).toBe(1);
+      expect(await web.fetched(cluster.node(1))).toBeUndefined();
+      await cluster.node(0).check(...maintenance, '--delete');
+      await served();
+      expect(await calls()).toEqual([0, 0]);
+      expect(starts()).toEqual(started(0, 1));
+    });
+
     test('a service that is killed in the middle of it and started anew: one action', async () => {
       const [service] = services;
       await service.killWhenItSays(/failing httpd on web1/, () =>
