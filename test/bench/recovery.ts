@@ -2,8 +2,8 @@
 
 /**
  * From the crash of a critical process in a guest to the cluster's recovery: the guest's record of the death, the call of the cluster's
- * command, and the stop of the failed resource by Pacemaker's executor, as its log has it. One real guest, two nodes, Dummy resources;
- * one crash after the other, each after the cluster is through with the one before.
+ * command, and the stop of the failed resource by Pacemaker's executor, as its log has it. One real guest, two nodes, a Dummy resource,
+ * and a machine; one crash after the other, each after the cluster is through with the one before.
  */
 
 import { readFileSync } from 'node:fs';
@@ -22,6 +22,11 @@ const limitMs = 90_000;
 
 const dummy = (id: string): string => `<primitive id="${id}" class="ocf" provider="pacemaker" type="Dummy">
 <operations><op id="${id}-monitor" name="monitor" interval="60s" timeout="60s"/></operations></primitive>`;
+
+/** Where there are machines, the sink has to know which of them is the guest. */
+const machine = `<primitive id="vm" class="ocf" provider="heartbeat" type="VirtualDomain">
+<instance_attributes id="vm-of"><nvpair id="vm-config" name="config" value="/etc/libvirt/qemu/another.xml"/></instance_attributes>
+<meta_attributes id="vm-meta"><nvpair id="vm-role" name="target-role" value="Stopped"/></meta_attributes></primitive>`;
 
 const configuration = (node: ClusterNode): PacemakerConfig => ({
   commands: {
@@ -68,7 +73,7 @@ async function until(what: string, look: () => boolean | Promise<boolean>): Prom
   }
 }
 
-await using cluster = await Cluster.start({ resources: dummy('web') });
+await using cluster = await Cluster.start({ resources: dummy('web') + machine });
 const node = cluster.node(0);
 const place = '<rsc_location id="place-web" rsc="web" node="node1" score="100"/>';
 await node.check(

@@ -27,7 +27,7 @@ export class StandInCluster implements Disposable {
       stonith_admin: `case $1 in
 --list) cat ${recorded}/fence-devices.xml ;;
 --history) cat "$here/fenced" 2>/dev/null || cat ${recorded}/fence-no-history.xml ;;
-*) echo "$*" >>"$here/calls"; [ -e "$here/idle" ] && { echo "Couldn't fence" >&2; exit 1; }; sed "s/2026-11-30 23:40:38Z/$(date -u '+%F %TZ')/" ${recorded}/fence-history.xml >"$here/fenced" ;;
+*) echo "$*" >>"$here/calls"; [ -e "$here/idle" ] && { echo "Couldn't fence" >&2; exit 1; }; sed "s/2026-11-30 23:40:38Z/$(date -u '+%F %TZ')/" ${recorded}/fence-history.xml >"$here/fenced"; while [ -e "$here/held" ]; do sleep 0.05; done ;;
 esac`,
       crm_attribute: 'echo "$*" >>"$here/attributes"',
     };
@@ -69,6 +69,12 @@ esac`,
   set idle(idle: boolean) {
     if (idle) writeFileSync(join(this.directory, 'idle'), '');
     else rmSync(join(this.directory, 'idle'), { force: true });
+  }
+
+  /** What fences does not come back, though it was done. */
+  set held(held: boolean) {
+    if (held) writeFileSync(join(this.directory, 'held'), '');
+    else rmSync(join(this.directory, 'held'), { force: true });
   }
 
   /** Arguments of the calls of crm_resource, and of stonith_admin where it fences. */

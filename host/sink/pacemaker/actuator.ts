@@ -10,11 +10,11 @@ import type { Logger } from '../../log.ts';
 import type { ClusterStatus, HistoryMark, ResourceHistory } from './cluster-status.ts';
 import type { ClusterCommands } from './commands.ts';
 import { fenceTargetOf } from './fence-target.ts';
-import type { FenceEvent } from './fencing.ts';
 import { addStep, attributeName, explanation, type Incident, printable } from './incident.ts';
 import { Lanes } from './lanes.ts';
 import type { Ledger } from './ledger.ts';
 import { MachineMemory } from './machine-memory.ts';
+import { mostPollMs, Outlook, secondOf } from './outlook.ts';
 import { RateLimit } from './rate-limit.ts';
 import { type Refusal, targetOf } from './target.ts';
 
@@ -71,8 +71,6 @@ const confirmLimitMs = 20_000;
 const fenceLimitMs = 180_000;
 const recoveryLimitMs = 60_000;
 const mostCalls = 3;
-const firstPollMs = 100;
-const mostPollMs = 2_000;
 const longestRetryMs = 30_000;
 const lookAgainMs = 30_000;
 /** Within that time no cluster finds a failure by itself and starts anew what failed. */
@@ -81,6 +79,7 @@ const foundLateMs = 5_000;
 export class Actuator {
   readonly #commands: ClusterCommands;
   readonly #memory: MachineMemory;
+  readonly #outlook: Outlook;
   readonly #ledger: Ledger;
   readonly #log: Logger;
   readonly #conditionOf: (incident: Incident) => GuestCondition;
@@ -110,6 +109,7 @@ export class Actuator {
     readonly told: (incident: Incident) => void;
   }) {
     this.#commands = parts.commands;
+    this.#outlook = new Outlook(parts.commands, parts.log, this.#closing.signal);
     this.#memory = new MachineMemory({
       status: () => parts.commands.status(),
       machines: () => parts.commands.machines(),
@@ -181,7 +181,7 @@ export class Actuator {
     if (!status.coordinator) throw new VesperError('UNREACHABLE', 'the cluster has no coordinator now');
     const { called } = incident;
     if (called?.fence !== undefined) {
-      const fate = await this.#fateOf(called.fence, called.atMs);
+      const fate = await this.#outlook.fateOf(called.fence, called.atMs);
       if (fate === 'success') return this.#acted(incident);
       if (fate !== 'failed' && Date.now() - called.atMs < fenceLimitMs)
         return later(mostPollMs, `${called.fence} is being fenced`);
@@ -286,13 +286,8 @@ export class Actuator {
         return this.#again(incident, messageOf(thrown));
       throw thrown;
     }
-    const { called } = incident;
-    const atMs = called?.atMs ?? 0;
-    const seen = await this.#until(
-      confirmLimitMs,
-      async () => (await this.#fateOf(fence, atMs)) === 'success',
-    );
-    return seen ? this.#acted(incident) : this.#again(incident, `${fence}: the cluster did not fence it`);
+    // The command waits until it was done, and fails where it was not.
+    return this.#acted(incident);
   }
 
   /** Calls the cluster, on record: who comes after us sees that it was done. */
@@ -328,20 +323,11 @@ export class Actuator {
     this.#ledger.acted(resource, atMs);
   }
 
-  /** What became of the fencing of a node since then; undefined: nothing is known of one. */
-  async #fateOf(node: string, sinceMs: number): Promise<FenceEvent['status'] | undefined> {
-    const events = await this.#commands.fenceHistory(node);
-    const since = events.filter(
-      ({ completedMs = Number.POSITIVE_INFINITY }) => secondOf(completedMs) >= secondOf(sinceMs),
-    );
-    return since.find(({ status }) => status === 'success')?.status ?? since[0]?.status;
-  }
-
   /** Waits until the cluster shows that it acted. */
   async #confirmed(incident: Incident): Promise<Step> {
     const { called } = incident;
     if (called === undefined) return later(0, 'there was no call');
-    const seen = await this.#poll(confirmLimitMs, (status) =>
+    const seen = await this.#outlook.poll(confirmLimitMs, (status) =>
       differs(status.history(called.resource, called.node), called.mark),
     );
     if (seen) return this.#acted(incident);
@@ -361,7 +347,7 @@ export class Actuator {
     await this.#explain(incident, shownOn, resource, done);
     // No resource: it is the node itself, which is no machine of the cluster.
     if (resource === fence) return over('done', what);
-    const again = await this.#poll(recoveryLimitMs, (status) => {
+    const again = await this.#outlook.poll(recoveryLimitMs, (status) => {
       const instances = status.resources.filter(({ id }) => id === resource);
       const anew = (name: string): boolean => {
         const { startCall, startedMs, lastCall } = status.history(resource, name);
@@ -383,7 +369,7 @@ export class Actuator {
     const name = `${attributeName(resource)}-failed`;
     this.calls += 1;
     await this.#commands.setAttribute(node, name, '1');
-    const seen = await this.#poll(confirmLimitMs, (status) => status.attribute(node, name) === '1');
+    const seen = await this.#outlook.poll(confirmLimitMs, (status) => status.attribute(node, name) === '1');
     if (!seen) return this.#again(incident, `${name} did not appear on ${node}`);
     await this.#explain(incident, node, resource, `${name} was set on ${node}`);
     return over('done', `${name} was set on ${node}`);
@@ -400,27 +386,6 @@ export class Actuator {
         `what happened could not be written into the cluster: ${messageOf(thrown)}`,
       );
     }
-  }
-
-  #poll(limitMs: number, seen: (status: ClusterStatus) => boolean): Promise<boolean> {
-    return this.#until(limitMs, async () => seen(await this.#commands.status()));
-  }
-
-  /** Looks at the cluster again and again; false: it did not come to it. A look that fails is one that did not see it. */
-  async #until(limitMs: number, look: () => Promise<boolean>): Promise<boolean> {
-    const deadline = Date.now() + limitMs;
-    for (let pauseMs = firstPollMs; !this.#closing.signal.aborted; pauseMs *= 1.5) {
-      const seen = await look().catch((thrown: unknown) => {
-        this.#log.debug(`the cluster cannot be looked at: ${messageOf(thrown)}`);
-        return false;
-      });
-      if (seen) return true;
-      if (Date.now() > deadline) return false;
-      const { promise, resolve } = Promise.withResolvers<void>();
-      setTimeout(resolve, Math.min(pauseMs, mostPollMs)).unref();
-      await promise;
-    }
-    return false;
   }
 
   /** While something is wrong and nothing happens that would show when it no longer is. */
@@ -481,8 +446,6 @@ const later = (afterMs: number, sentence: string): Step => ({ kind: 'later', aft
 /** Guest nodes and others that only run what the cluster tells them to: not the machine that we are on. */
 const hasOwnClock = ({ nodes }: ClusterStatus, node: string): boolean =>
   nodes.some(({ name, type }) => name === node && type === 'remote');
-
-const secondOf = (ms: number): number => Math.floor(ms / 1e3);
 
 const differs = (a: HistoryMark, b: HistoryMark): boolean =>
   a.lastCall !== b.lastCall || a.failCount !== b.failCount || a.lastFailure !== b.lastFailure;

@@ -5,29 +5,16 @@
  * each run of their kind; a row of an incident that is open costs a counter.
  */
 
-import { messageOf } from '../../error.ts';
 import type { Logger } from '../../log.ts';
-import type { RelayBatch } from '../../relay/batch.ts';
-import type { EventDecoder } from '../../relay/decoder.ts';
 import type { Family } from '../prometheus/page.ts';
 import { Actuator, type ActuatorSettings, type GuestCondition } from './actuator.ts';
 import { ClusterCommands, type CommandOptions } from './commands.ts';
-import { type Incident, keyOf, printable } from './incident.ts';
+import { type Incident, keyOf } from './incident.ts';
 import { type EventDocument, IncidentFiles, mostEvents } from './incident-files.ts';
 import { Ledger } from './ledger.ts';
 import { type EventWord, GuestRules, type Meaning, meaningOf, type Rule, usualRules } from './rules.ts';
 import { Tally } from './tally.ts';
-
-/** What the sink reads of a batch of one guest's events. */
-export interface WatchedBatch {
-  readonly incarnation: { readonly guest: string; readonly uuid: string; readonly bootId: string };
-  readonly length: number;
-  readonly columns: RelayBatch;
-  probeName(row: number): string;
-  /** Undefined where nobody can decode the row. */
-  decoder(row: number): EventDecoder | undefined;
-  hostTimeMs(row: number): number;
-}
+import { evidenceOf, type WatchedBatch, WatchedGuest } from './watched-guest.ts';
 
 export interface PacemakerSettings extends ActuatorSettings {
   readonly rules: readonly Rule[];
@@ -57,32 +44,8 @@ const signsWithinMs = 30_000;
 const mostOwed = 256;
 /** Later than any event of the same boot. */
 const noneLaterNs = Number.MAX_SAFE_INTEGER;
-const evidenceFields = 7;
 /** A sign that is told again and again is looked at so often. */
 const sameSignMs = 1_000;
-
-class WatchedGuest {
-  readonly uuid: string;
-  name: string;
-  rules = new GuestRules([], () => undefined);
-  bootId = '';
-  /** The last boot that is over, and why. */
-  over: { readonly bootId: string; readonly reason: string } | undefined;
-  paused = false;
-  dumping = false;
-  /** When each kind of sign was last seen, and what it means where a rule is about it. */
-  readonly signs = new Map<string, { readonly atMs: number; readonly open?: (() => void) | undefined }>();
-  /** Processes of this boot, by their pid files; those that died are none any more. */
-  readonly pids = new Map<string, number>();
-  readonly deadPids = new Map<string, number>();
-  /** Of incidents of this boot. */
-  readonly keys = new Map<Meaning, string>();
-
-  constructor(uuid: string, name: string) {
-    this.uuid = uuid;
-    this.name = name;
-  }
-}
 
 type Seen = Pick<Incident, 'evidence' | 'lastMs' | 'lastNs'>;
 
@@ -403,23 +366,5 @@ export class PacemakerSink {
       this.#rules.filter((rule) => this.#matchesGuest(rule.guest, guest)),
       (pidFile) => guest.pids.get(pidFile),
     );
-  }
-}
-
-/** What an event says, in a line. */
-function evidenceOf(batch: WatchedBatch, row: number): string {
-  const decoder = batch.decoder(row);
-  if (decoder === undefined) return '';
-  const name = `${batch.probeName(row)}.${decoder.declaration.name}`;
-  try {
-    const rank = (role: string): number => ['comm', 'label', 'pid', 'detail'].indexOf(role);
-    const fields = decoder.fields
-      .filter(({ declaration }) => rank(declaration.role) >= 0)
-      .sort((a, b) => rank(a.declaration.role) - rank(b.declaration.role))
-      .slice(0, evidenceFields)
-      .map((field) => `${field.declaration.name}=${String(field.show(batch.columns, row))}`);
-    return printable([name, ...fields].join(' '));
-  } catch (thrown) {
-    return `${name} (${messageOf(thrown)})`;
   }
 }
