@@ -173,6 +173,7 @@ describe('header and directory', () => {
 test('the neighbour lost nothing all the while', async () => {
   const other = rig.service.guest(neighbour.name);
   expect(other.state).toBe('active');
+  expect(other.past.map(({ reason }) => reason)).toEqual([]);
   const session = sessionOf(other);
   const probe = session.probes.find('storm');
   if (probe === undefined) throw new Error('the storm is not loaded');
