@@ -45,6 +45,8 @@ export class ManagedGuest {
   #silent = false;
   /** There was no session since nothing of VESPER's was in the guest: nothing of what was plugged in since can be in use. */
   #neverReached = false;
+  /** It is being given back, as nobody wants anything of it. */
+  #leaving: Promise<void> | undefined;
   /** Commands under way that want a session. */
   #attaching = 0;
   /** How the guest's kernel ended, until it boots again. */
@@ -157,6 +159,11 @@ export class ManagedGuest {
   /** Wait until a session is active; throws with the reason where none comes about in time. */
   async active(timeLimitMs: number): Promise<GuestSession> {
     this.#refusePaused();
+    if (this.#leaving !== undefined) {
+      await this.#leaving;
+      // It may have been left by who had just opened the session.
+      await this.#connecting;
+    }
     this.connect({ asked: true });
     if (this.#session === undefined) await this.#settled(timeLimitMs);
     if (this.#session !== undefined) return this.#session;
@@ -173,9 +180,9 @@ export class ManagedGuest {
     assignments: readonly string[],
     options: AttachOptions,
   ): Promise<readonly ProbeResult[]> {
-    await this.#services.images.refuseUnknown(references);
     this.#attaching += 1;
     try {
+      await this.#services.images.refuseUnknown(references);
       const session = await this.active(this.#services.config.heartbeatMs * 20);
       return await this.#probes.attach(session, references, assignments, options);
     } finally {
@@ -247,11 +254,12 @@ export class ManagedGuest {
     if (session === undefined && (!this.#neverReached || this.#connecting !== undefined)) return;
     if (session !== undefined && session.probes.all().length > 0) return; // one could not be unloaded yet
     this.#neverReached = false;
-    try {
-      await this.#release();
-    } catch (thrown) {
-      this.#services.log.warn(`${this.machine.name}: ${messageOf(thrown)}`);
-    }
+    this.#leaving ??= this.#release()
+      .catch((thrown) => this.#services.log.warn(`${this.machine.name}: ${messageOf(thrown)}`))
+      .finally(() => {
+        this.#leaving = undefined;
+      });
+    await this.#leaving;
     if (session === undefined) this.connect();
   }
 

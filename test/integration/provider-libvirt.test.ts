@@ -122,6 +122,17 @@ describe('which way events take', () => {
   });
 });
 
+test('what is attached while the guest is being left waits for that', async () => {
+  const name = 'left';
+  const one = await boot({ name });
+  const guest = await rig.service.guestFound(name, 30_000);
+  // Nobody wants anything of it: it is left as soon as it was reached.
+  await guest.active(patience.timeout);
+  await rig.attach(['signal'], [], name);
+  await rig.delivers(one, 'in-time');
+  await rig.guest(name).detach('signal', 'test');
+});
+
 test('a guest without the frontend: said so, and the domain is as it was', async () => {
   const name = 'without';
   const one = await boot({ name, frontend: false });
