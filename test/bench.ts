@@ -7,16 +7,17 @@
  * missed.
  */
 
-import { execFileSync, spawn } from 'node:child_process';
+import { spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
-import { cpus, loadavg, release, tmpdir, totalmem } from 'node:os';
+import { loadavg, tmpdir } from 'node:os';
 import { basename, join } from 'node:path';
 import { createInterface } from 'node:readline';
 import { parseArgs } from 'node:util';
 import { Machine } from '../host/demo/machine.ts';
 import { failureOf, figureOf } from './harness/bench-output.ts';
 import type { Figure } from './harness/figure.ts';
+import { machineFacts } from './harness/machine-facts.ts';
 import {
   type Facts,
   type Outcome,
@@ -133,30 +134,13 @@ async function guestText(): Promise<string> {
   return `${machine.accelerator === 'kvm' ? 'KVM' : 'TCG'}; guest kernel ${await machine.check('uname -r')} where no other is named`;
 }
 
-function textOf(program: string, ...args: readonly string[]): string {
-  return execFileSync(program, args, { cwd: repository, encoding: 'utf8' }).split('\n')[0]?.trim() ?? '';
-}
-
-function factsOf(guest: string, load: string, seconds: number): Facts {
-  const qemu = textOf('qemu-system-x86_64', '--version').replace('QEMU emulator version ', '');
-  const processor = cpus()[0]?.model.trim() ?? 'unknown processor';
-  return [
-    [
-      'date',
-      `${new Date().toISOString().slice(0, 16).replace('T', ' ')} UTC, commit ${textOf('git', 'describe', '--always', '--dirty')}`,
-    ],
-    [
-      'host',
-      `${processor}, ${cpus().length} cores, ${Math.round(totalmem() / 2 ** 30)} GiB, kernel ${release()}`,
-    ],
-    ['QEMU', `${qemu}, ${guest}`],
-    ['Node', process.version],
-    [
-      'load',
-      `${load} (one minute's average before the first bench); the whole run took ${seconds.toFixed(0)} s`,
-    ],
-  ];
-}
+const factsOf = (guest: string, load: string, seconds: number): Facts => [
+  ...machineFacts(guest),
+  [
+    'load',
+    `${load} (one minute's average before the first bench); the whole run took ${seconds.toFixed(0)} s`,
+  ],
+];
 
 const { values, positionals } = parseArgs({
   options: { output: { type: 'string' } },

@@ -7,9 +7,8 @@
  * there is. Exit status 1 where a goal was missed or something could not be measured.
  */
 
-import { execFileSync } from 'node:child_process';
 import { mkdirSync, readFileSync, renameSync, writeFileSync } from 'node:fs';
-import { cpus, loadavg, release, totalmem } from 'node:os';
+import { loadavg } from 'node:os';
 import { join } from 'node:path';
 import { parseArgs } from 'node:util';
 import { messageOf } from '../host/error.ts';
@@ -31,6 +30,7 @@ import {
 import { Stage } from './evaluation/stage.ts';
 import { clusterObstacle } from './harness/cluster-obstacle.ts';
 import { quantile } from './harness/figure.ts';
+import { machineFacts } from './harness/machine-facts.ts';
 import { repository } from './harness/rig.ts';
 
 /** Modes and experiments take turns after so many crashes: what changes on the machine meanwhile changes for all. */
@@ -113,7 +113,7 @@ class Run {
           ] as const);
     return {
       facts: [
-        ...facts(),
+        ...machineFacts('TCG'),
         ...this.#versions,
         ...error,
         [
@@ -213,27 +213,6 @@ class Run {
       this.failures.push(`costs: ${messageOf(thrown).split('\n')[0]}`);
     }
   }
-}
-
-function textOf(program: string, ...args: readonly string[]): string {
-  return execFileSync(program, args, { cwd: repository, encoding: 'utf8' }).split('\n')[0]?.trim() ?? '';
-}
-
-function facts(): Results['facts'] {
-  const qemu = textOf('qemu-system-x86_64', '--version').replace('QEMU emulator version ', '');
-  const processor = cpus()[0]?.model.trim() ?? 'unknown processor';
-  return [
-    [
-      'date',
-      `${new Date().toISOString().slice(0, 16).replace('T', ' ')} UTC, commit ${textOf('git', 'describe', '--always', '--dirty')}`,
-    ],
-    [
-      'host',
-      `${processor}, ${cpus().length} cores, ${Math.round(totalmem() / 2 ** 30)} GiB, kernel ${release()}`,
-    ],
-    ['QEMU', `${qemu}, TCG`],
-    ['Node', process.version],
-  ];
 }
 
 function writePage(results: Results): void {
