@@ -209,6 +209,16 @@ describe.skipIf(obstacle !== undefined)(
       expect(await owed()).toBe(0);
     });
 
+    test('a crash as soon as it was started anew is another one', async () => {
+      await crash();
+      // Before the service has seen that it was started, or after: both have to do.
+      await expect.poll(() => starts('web'), { timeout: 90_000, interval: 5 }).toBe(before.web + 1);
+      await crash();
+      await expect.poll(() => starts('web'), patience).toBe(before.web + 2);
+      await expect.poll(owed, patience).toBe(0);
+      expect(await calls()).toBe(2);
+    });
+
     test('a process that is not critical, and one that is told to end: nothing', async () => {
       await rig.machine.run('actor --name other segv; actor --name httpd timebomb 10 15');
       await rig.event(({ event, fields }) => event === 'died' && fields['signal'] === 'SIGTERM');

@@ -70,6 +70,8 @@ const confirmLimitMs = 20_000;
 /** A node may be fenced for so long before nobody knows what became of it. */
 const fenceLimitMs = 180_000;
 const recoveryLimitMs = 60_000;
+/** What happens between two looks may be of the resource before it was started anew, or after. */
+const recoveryPollMs = 250;
 const mostCalls = 3;
 const longestRetryMs = 30_000;
 const lookAgainMs = 30_000;
@@ -347,7 +349,10 @@ export class Actuator {
     await this.#explain(incident, shownOn, resource, done);
     // No resource: it is the node itself, which is no machine of the cluster.
     if (resource === fence) return over('done', what);
-    const again = await this.#outlook.poll(recoveryLimitMs, (status) => {
+    // What began before it cannot be of the resource as it was started anew.
+    let lookMs = Date.now();
+    let lastLookMs = lookMs;
+    const startedAnew = (status: ClusterStatus): boolean => {
       const instances = status.resources.filter(({ id }) => id === resource);
       const anew = (name: string): boolean => {
         const { startCall, startedMs, lastCall } = status.history(resource, name);
@@ -358,11 +363,31 @@ export class Actuator {
       return instances.some(
         ({ nodes, pending, role }) => pending === undefined && role !== 'Stopped' && nodes.some(anew),
       );
-    });
+    };
+    const look = (status: ClusterStatus): boolean => {
+      const seen = startedAnew(status);
+      if (!seen) {
+        lastLookMs = lookMs;
+        lookMs = Date.now();
+      }
+      return seen;
+    };
+    const again = await this.#outlook.poll(recoveryLimitMs, look, recoveryPollMs);
+    if (again && incident.lastMs > lastLookMs && incident.action === 'fail')
+      return this.#onceMore(incident, resource);
     if (incident.count > 1) await this.#explain(incident, shownOn, resource, done);
     const it = fence === undefined ? 'it' : resource;
     const since = again ? `and ${it} was started anew` : `and ${it} is not started yet`;
     return over('done', `${what}, ${since}`);
+  }
+
+  /** Its process died again while nobody had seen yet that it was started anew: that is another failure. */
+  #onceMore(incident: Incident, resource: string): Step {
+    incident.called = undefined;
+    incident.calls = 0;
+    this.#startCalls.delete(incident);
+    this.#ledger.save();
+    return later(0, `${resource} was started anew, and failed once more`);
   }
 
   async #mark(incident: Incident, resource: string, node: string): Promise<Step> {

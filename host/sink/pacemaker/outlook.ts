@@ -27,12 +27,16 @@ export class Outlook {
     this.#closing = closing;
   }
 
-  poll(limitMs: number, seen: (status: ClusterStatus) => boolean): Promise<boolean> {
-    return this.until(limitMs, async () => seen(await this.#commands.status()));
+  poll(
+    limitMs: number,
+    seen: (status: ClusterStatus) => boolean,
+    longestPauseMs = mostPollMs,
+  ): Promise<boolean> {
+    return this.until(limitMs, async () => seen(await this.#commands.status()), longestPauseMs);
   }
 
   /** Looks at the cluster again and again; false: it did not come to it. A look that fails is one that did not see it. */
-  async until(limitMs: number, look: () => Promise<boolean>): Promise<boolean> {
+  async until(limitMs: number, look: () => Promise<boolean>, longestPauseMs = mostPollMs): Promise<boolean> {
     const deadline = Date.now() + limitMs;
     for (let pauseMs = firstPollMs; !this.#closing.aborted; pauseMs *= 1.5) {
       const seen = await look().catch((thrown: unknown) => {
@@ -42,7 +46,7 @@ export class Outlook {
       if (seen) return true;
       if (Date.now() > deadline) return false;
       const { promise, resolve } = Promise.withResolvers<void>();
-      setTimeout(resolve, Math.min(pauseMs, mostPollMs)).unref();
+      setTimeout(resolve, Math.min(pauseMs, longestPauseMs)).unref();
       await promise;
     }
     return false;
