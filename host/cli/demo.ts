@@ -145,7 +145,7 @@ async function perform(
     const found = await service.guestFound('demo', eventLimitMs);
     const session = await found.active(eventLimitMs);
     detail(
-      `${session.channelDescription}; kernel ${session.hello.kernel_release}; host times within ${session.clockErrorUs?.toFixed(0)} µs`,
+      `${session.channelDescription}; kernel ${session.hello.kernel_release}; host times within ${Math.max(1, Math.ceil(session.clockErrorUs ?? Number.NaN))} µs`,
     );
     return found;
   });

@@ -47,4 +47,10 @@ const quoted = (value: string): string => (/^[\x21-\x7e]+$/.test(value) ? value 
 
 const seconds = (ns: number): string => `${(ns / 1e9).toFixed(6)} s`;
 const milliseconds = (us: number): string => `${(us / 1000).toFixed(2)} ms`;
-const bound = (us: number | null): string => (us === null ? 'unknown' : milliseconds(us));
+/** Rounded up: no time is exact. */
+const microseconds = (us: number): string => `${Math.max(1, Math.ceil(us))} µs`;
+
+function bound(us: number | null): string {
+  if (us === null) return 'unknown';
+  return us < 100 ? microseconds(us) : milliseconds(us);
+}

@@ -95,7 +95,9 @@ describe('with a service and a guest', () => {
     expect(event['host_time_error_us']).toBeTypeOf('number');
 
     const shown = await service.vesper('events', '--where', 'comm=victim', '--event', 'died');
-    expect(shown.stdout).toMatch(/signal\.died ±[\d.]+ ms, guest [\d.]+ s, \+[\d.]+ ms\n {4}signal=SIGSEGV/);
+    expect(shown.stdout).toMatch(
+      /signal\.died ±[\d.]+ [mµ]s, guest [\d.]+ s, \+[\d.]+ ms\n {4}signal=SIGSEGV/,
+    );
   });
 
   test('guests shows state, channel, reason, probes and losses; --json everything', async () => {
