@@ -2,7 +2,7 @@
 
 /** The header page of a region as a guest left it: enough to resume its rings or to read what is still in them. */
 
-import { closeSync, openSync, readSync } from 'node:fs';
+import { closeSync, existsSync, openSync, readSync, writeSync } from 'node:fs';
 import type { ProvidedRegion } from '../provider/provider.ts';
 import { differencesOf, type RegionLayout, type RingSplit, regionLayout } from '../relay/layout.ts';
 import {
@@ -56,6 +56,23 @@ export function readRegionHeader(region: ProvidedRegion): LeftBehind | undefined
     split,
     heartbeatNs: header.heartbeat_ns,
   };
+}
+
+/**
+ * The guest that wrote it is over and all of it was read: nobody finds rings in it from now on. Nothing where the region's file
+ * is gone, or is the guest's own memory.
+ */
+export function markRead({ path, ram }: ProvidedRegion): void {
+  if (ram !== undefined || !existsSync(path)) return;
+  const { state } = regionHeader.offsets;
+  const blank = Buffer.alloc(regionHeader.fields.state.size);
+  blank.writeUInt32LE(regionStates.BLANK.value);
+  const fd = openSync(path, 'r+');
+  try {
+    writeSync(fd, blank, 0, blank.length, state);
+  } finally {
+    closeSync(fd);
+  }
 }
 
 /** The first bytes of a region; undefined where it is shorter. */

@@ -22,6 +22,7 @@ import { ProbeLoader, type SelfTestResult, type UnloadResult, unloadTimeLimitMs 
 import type { LoadedProbe } from './probe-state.ts';
 import type { ProbeTable } from './probe-table.ts';
 import type { PushResult } from './push.ts';
+import { markRead, readRegionHeader } from './region-header.ts';
 import { RegionNotices } from './region-notices.ts';
 import type { RelayPlace } from './relay-backend.ts';
 import { salvage } from './salvage.ts';
@@ -52,6 +53,8 @@ export class GuestSession implements Beating {
   #relay: RelayReader | undefined;
   #tampered: string | undefined;
   #ended = false;
+  /** The place is kept until somebody says what became of the guest. */
+  #unsettled = false;
 
   private constructor(
     options: SessionOptions,
@@ -258,28 +261,51 @@ export class GuestSession implements Beating {
       );
     }
     if (this.place.backend === 'guest-pages') {
-      this.#relay?.drainToEnd();
+      this.#relay?.drain();
       this.#relay?.close();
       await freePages(this.#link);
     }
     this.end('deactivated');
   }
 
-  /** Idempotent. The guest goes on as it is; what it wrote is read to the end first. */
-  end(reason: string): void {
+  /**
+   * Idempotent. What the guest published is read first. Records that it is about to publish are for the next reader of the
+   * epoch, which would deliver them once more; where the guest is `over` there is none, and they are read, too.
+   */
+  end(reason: string, { over = false } = {}): void {
     if (this.#ended) return;
     this.#ended = true;
     this.#liveness.stop();
     this.#options.heartbeat.leave(this);
-    this.#relay?.drainToEnd();
+    this.#relay?.drain();
     const { panicMessage } = this.#batch;
     const why = panicMessage === undefined ? reason : `${kernelPanic}: ${panicMessage}`;
+    const last = over || panicMessage !== undefined;
+    if (last) this.#relay?.drainBeyond();
     this.#relay?.close();
-    this.place.close();
+    if (last) markRead(this.region);
+    // Of a guest whose channel closed nobody knows yet: see settle().
+    if (last || !reason.startsWith(channelClosed)) this.place.close();
+    else this.#unsettled = true;
     this.#feed.close();
     this.#doorbell?.close();
     this.#link.close();
     this.#options.events.ended(why);
+  }
+
+  /**
+   * After the channel closed: whether the guest was over by then, so that what it never published can be read; false where it
+   * lives, or somebody is about to look. Idempotent.
+   */
+  settle(over: boolean): void {
+    if (!this.#unsettled) return;
+    this.#unsettled = false;
+    const left = over ? readRegionHeader(this.region) : undefined;
+    if (left?.epoch === this.#epoch) {
+      salvage(this.#options, this.region, left);
+      markRead(this.region);
+    }
+    this.place.close();
   }
 
   #openRelay({ place: { region }, layout, epoch }: Established): void {
@@ -327,7 +353,7 @@ export class GuestSession implements Beating {
     this.#liveness.flowed();
     this.#options.events.batch(this.#batch.bind(batch));
     // The guest rang for its last record. Not from within the relay that delivers it.
-    if (this.#batch.panicMessage !== undefined) setImmediate(() => this.end(kernelPanic));
+    if (this.#batch.panicMessage !== undefined) setImmediate(() => this.end(kernelPanic, { over: true }));
   }
 
   /** The machine ran on after a pause: its clock stood still meanwhile. */
@@ -362,7 +388,7 @@ export class GuestSession implements Beating {
     this.drain();
     const { guest } = this.incarnation;
     if (this.#batch.panicMessage !== undefined) {
-      this.end(kernelPanic);
+      this.end(kernelPanic, { over: true });
       return;
     }
     this.#options.log.warn({ guest }, `${guest}: ${silentAfter} heartbeats without an answer: ${why}`);
@@ -391,7 +417,7 @@ export class GuestSession implements Beating {
 
   /** The frontend goes away, or its device does: let go of the region first, then say so. */
   #revoke(): void {
-    this.#relay?.drainToEnd();
+    this.#relay?.drain();
     this.#relay?.close();
     const told = this.#link.send('revoked', { epoch: this.#epoch });
     void told

@@ -57,10 +57,8 @@ export interface RelayReader {
   look(): void;
   /** Deliver all that is published now. */
   drain(): void;
-  /** Of a guest that is silent: also records that were written but not published, each once. */
+  /** Of a guest that is over: the records that it wrote but did not publish, each once. */
   drainBeyond(): void;
-  /** Both; at the end of a session. */
-  drainToEnd(): void;
   /** Since the start of the epoch; after close() as they were then. */
   statistics(): RelayStatistics;
   /** What in header and directory is not as agreed, for people; empty: nothing. */
@@ -181,11 +179,6 @@ export class Relay implements RelayReader {
         this.#deliver(batch);
       }
     });
-  }
-
-  drainToEnd(): void {
-    this.drain();
-    this.drainBeyond();
   }
 
   /** For the hub: drains, delivers, releases. */

@@ -38,6 +38,8 @@ export class ManagedGuest {
   #state: GuestState;
   #reason: string;
   #session: GuestSession | undefined;
+  /** The last one, until it is known whether its guest was over. */
+  #unsettled: GuestSession | undefined;
   #connecting: Promise<void> | undefined;
   #retry: NodeJS.Timeout | undefined;
   /** What a machine that stopped left behind is being removed. */
@@ -227,6 +229,7 @@ export class ManagedGuest {
   async close(options: { readonly release: boolean }): Promise<void> {
     if (!options.release) this.#session?.end('the service stops');
     this.#closing.abort();
+    this.#settle(false);
     clearTimeout(this.#retry);
     await this.#connecting?.catch(() => undefined);
     if (options.release) {
@@ -286,6 +289,7 @@ export class ManagedGuest {
       let session: GuestSession | undefined;
       let endedEarly: string | undefined;
       await images.readCatalogue();
+      this.#settle(false);
       session = await GuestSession.open({
         machine,
         relays,
@@ -379,13 +383,19 @@ export class ManagedGuest {
   /** End the session for a reason the hypervisor gave; where the closed channel ended it just now, that was why. */
   #endSession(reason: string): void {
     const last = this.#past.at(-1);
-    if (this.#session !== undefined) this.#session.end(reason);
+    this.#settle(true);
+    if (this.#session !== undefined) this.#session.end(reason, { over: true });
     else if (
       last?.reason.startsWith(channelClosed) &&
       performance.now() - last.endedAtMs < explanationWithinMs
     ) {
       this.#past[this.#past.length - 1] = { ...last, reason };
     }
+  }
+
+  #settle(over: boolean): void {
+    this.#unsettled?.settle(over);
+    this.#unsettled = undefined;
   }
 
   #sessionEnded(session: GuestSession | undefined, reason: string): void {
@@ -400,6 +410,7 @@ export class ManagedGuest {
     });
     if (this.#past.length > historyLength) this.#past.shift();
     this.#session = undefined;
+    this.#unsettled = session;
     this.#services.log.info(
       { guest: this.machine.name, delivered, lost },
       `${this.machine.name}: session ended: ${reason}`,

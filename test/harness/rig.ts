@@ -21,6 +21,7 @@ import type { RelayBackend } from '../../host/guest/relay-backend.ts';
 import { silentLog } from '../../host/log.ts';
 import { QemuProvider } from '../../host/provider/qemu/provider.ts';
 import { RelayHub } from '../../host/relay/hub.ts';
+import type { Sink } from '../../host/service/bus.ts';
 import { apiSocketPath, defaultRegionBytes, type PacemakerConfig } from '../../host/service/config.ts';
 import type { ManagedGuest } from '../../host/service/managed-guest.ts';
 import { Service } from '../../host/service/service.ts';
@@ -46,6 +47,8 @@ export interface RigOptions extends MachineOptions {
   readonly heartbeatMs?: number;
   /** Which rows are kept as objects in `events`; all unless given. For those that count millions over columns. */
   readonly keepRow?: (batch: EventBatch, row: number) => boolean;
+  /** Gets all batches of all services from their first one on. */
+  readonly sink?: Sink;
   /** Unix socket of the process that does the guest's vsock. */
   readonly hybridVsockPath?: string;
   /** The cluster that is to hear of what happens; a service in this process only. */
@@ -165,9 +168,17 @@ export class Rig implements AsyncDisposable {
     return promise;
   }
 
-  /** Ends the service as `vesper serve` would, and starts another with the same state. */
-  async restartService(): Promise<void> {
-    await this.service.stop();
+  /**
+   * Ends the service as `vesper serve` would, and starts another with the same state. `frozen`: the guest stands still, at
+   * whatever instruction, while the service ends.
+   */
+  async restartService({ frozen = false } = {}): Promise<void> {
+    if (frozen) process.kill(this.machine.pid, 'SIGSTOP');
+    try {
+      await this.service.stop();
+    } finally {
+      if (frozen) process.kill(this.machine.pid, 'SIGCONT');
+    }
     this.#hub.close();
     this.#hub = new RelayHub();
     this.service = this.#newService();
@@ -221,6 +232,7 @@ export class Rig implements AsyncDisposable {
       },
     });
     service.bus.add({ name: 'test', deliver: (batch) => this.#keep(batch) });
+    if (this.#options.sink !== undefined) service.bus.add(this.#options.sink);
     return service;
   }
 

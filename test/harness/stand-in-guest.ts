@@ -219,7 +219,6 @@ const noRelays: RelayFactory = {
       look: () => {},
       drain: () => {},
       drainBeyond: () => {},
-      drainToEnd: () => {},
       statistics: () => ({
         ...{
           attempts: 0,

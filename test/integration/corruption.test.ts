@@ -40,12 +40,12 @@ beforeAll(async () => {
     kernel: '6.1',
     neighbours: [neighbour],
     heartbeatMs: 200,
+    sink: onlyOf(neighbour, census),
     keepRow: (batch) => {
       seen.set(batch.incarnation.guest, (seen.get(batch.incarnation.guest) ?? 0) + 1);
       return false;
     },
   });
-  rig.service.bus.add(onlyOf(neighbour, census));
   await rig.attach(['signal'], ['signals=all']);
   await startLoad();
   const other = await rig.service.guestFound(neighbour.name, patienceMs);
@@ -269,7 +269,6 @@ async function newEpoch(): Promise<void> {
 async function restarted(anew: boolean): Promise<void> {
   const before = sessionOf(rig.guest);
   await rig.restartService();
-  rig.service.bus.add(onlyOf(neighbour, census));
   await (await rig.service.guestFound(neighbour.name, patienceMs)).active(patienceMs);
   await cleanEpoch(before, anew);
 }

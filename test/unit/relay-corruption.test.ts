@@ -79,7 +79,8 @@ describe('a region overwritten at random', () => {
         }
       } else {
         relay.wake();
-        relay.drainToEnd();
+        relay.drain();
+        relay.drainBeyond();
         if (relay.statistics().quarantined > 2) {
           relay.close();
           relay = undefined;

@@ -157,7 +157,8 @@ describe('delivery', () => {
     fixture.writer.ring(other).write();
     relay.wake();
     relay.drain();
-    relay.drainToEnd();
+    relay.drain();
+    relay.drainBeyond();
     await delay(10);
     expect(rows).toEqual(['other:0']);
     expect(hub.awake).toBe(0);
