@@ -59,8 +59,8 @@ describe.each([
 test('services end and begin in the middle of it: no record is delivered twice, none is missing', async () => {
   const kernel = '6.12';
   const { rig, census } = await startRig({ kernel, cpus: 1 });
-  await rig.attach([fixturePath(kernel, 'storm')], ['start=1', 'records=4000000000']);
-  for (let round = 0; round < 25; round += 1) {
+  await rig.attach([fixturePath(kernel, 'storm')], ['start=1', 'records=4000000000', 'rate=200000']);
+  for (let round = 0; round < 60; round += 1) {
     const before = census.blasts;
     await rig.until(() => census.blasts > before + 1_000, 'records');
     // Where the guest stands still, a record may be written and not yet published.
