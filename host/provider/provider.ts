@@ -18,8 +18,11 @@ export type LifecycleEvent =
   | { readonly kind: 'panicked' }
   /** The guest's kernel panicked and writes a crash dump (a pvpanic device told, to libvirt or to us). */
   | { readonly kind: 'dumping' }
-  /** The machine is gone; `reason` for people: "shut down by the guest", "killed", … */
-  | { readonly kind: 'stopped'; readonly reason: string }
+  /**
+   * The machine is gone; `reason` for people: "shut down by the guest", "killed", … `elsewhere`: its guest goes on in another, now
+   * or when it is restored.
+   */
+  | { readonly kind: 'stopped'; readonly reason: string; readonly elsewhere?: true }
   /** Long after `stopped`, and nobody is expected to start it again: where it was found it is no longer named. */
   | { readonly kind: 'removed' };
 

@@ -146,7 +146,7 @@ export class ManagedGuest {
         this.#become('lost', this.#died);
         break;
       case 'stopped':
-        this.#endSession(event.reason);
+        this.#endSession(event.reason, event.elsewhere !== true);
         clearTimeout(this.#retry);
         this.#become('stopped', event.reason);
         // The region was read to its end: what the machine leaves behind can go.
@@ -381,10 +381,10 @@ export class ManagedGuest {
   }
 
   /** End the session for a reason the hypervisor gave; where the closed channel ended it just now, that was why. */
-  #endSession(reason: string): void {
+  #endSession(reason: string, over = true): void {
     const last = this.#past.at(-1);
-    this.#settle(true);
-    if (this.#session !== undefined) this.#session.end(reason, { over: true });
+    this.#settle(over);
+    if (this.#session !== undefined) this.#session.end(reason, { over });
     else if (
       last?.reason.startsWith(channelClosed) &&
       performance.now() - last.endedAtMs < explanationWithinMs

@@ -154,13 +154,13 @@ describe('lives', () => {
   test.each([
     ['shutdown', 'shut down'],
     ['failed', 'QEMU was killed or crashed'],
-    ['saved', 'saved; it goes on when it is restored'],
-    ['migrated', 'migrated to another host'],
+    ['saved', 'saved; it goes on when it is restored', { elsewhere: true }],
+    ['migrated', 'migrated to another host', { elsewhere: true }],
     ['unknown-9', 'ended: unknown-9'],
-  ])('stopped %s: told once', (detail, reason) => {
+  ])('stopped %s: told once', (detail, reason, where = {}) => {
     const life = new Lifecycle('running');
     expect(life.next(event('shutdown', 'guest'))).toBeUndefined();
-    expect(life.next(event('stopped', detail))).toEqual({ kind: 'stopped', reason });
+    expect(life.next(event('stopped', detail))).toEqual({ kind: 'stopped', reason, ...where });
     expect(life.next(event('stopped', detail))).toBeUndefined();
     expect(life.next(reset)).toBeUndefined();
     expect(life.state).toBe('stopped');

@@ -17,6 +17,9 @@ const stopReasons: Readonly<Record<string, string>> = {
   'from-snapshot': 'reverted to a snapshot of a machine that does not run',
 };
 
+/** The details whose guests are not over. */
+const elsewhere: ReadonlySet<string> = new Set(['migrated', 'saved']);
+
 /** One reset of the guest is told by several events, as firmware and QEMU each ask for theirs. */
 const oneResetMs = 500;
 
@@ -51,7 +54,10 @@ export class Lifecycle {
     if (event.kind === 'reboot') return this.#reset(nowMs);
     switch (event.event) {
       case 'stopped':
-        return this.gone(stopReasons[event.detail] ?? `ended: ${event.detail}`);
+        return this.gone(
+          stopReasons[event.detail] ?? `ended: ${event.detail}`,
+          elsewhere.has(event.detail) ? { elsewhere: true } : {},
+        );
       case 'suspended':
       case 'pmsuspended':
         return this.became('paused');
@@ -65,10 +71,10 @@ export class Lifecycle {
     }
   }
 
-  gone(reason: string): LifecycleEvent | undefined {
+  gone(reason: string, where: { readonly elsewhere?: true } = {}): LifecycleEvent | undefined {
     if (this.#state === 'stopped') return undefined;
     this.#state = 'stopped';
-    return { kind: 'stopped', reason };
+    return { kind: 'stopped', reason, ...where };
   }
 
   became(state: 'running' | 'paused'): LifecycleEvent | undefined {
