@@ -355,7 +355,8 @@ static int channel_run(void *unused)
 		return channel_error;
 	}
 
-	set_user_nice(current, MIN_NICE);
+	/* Before all ordinary tasks: it seldom runs, never for long, and what it has to tell cannot wait for them. */
+	sched_set_fifo_low(current);
 	/* A machine that suspends takes the transport's device away, and expects that nobody uses it then. */
 	set_freezable();
 	vesper_space_enter();

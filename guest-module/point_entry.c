@@ -4,7 +4,7 @@
  * twice as much: it saves all registers, where we want the arguments, and keeps books that single-stepping would need.
  *
  * The ops stays registered while the frontend is loaded; arming a point changes its filter only. (To unregister it is to wait
- * until every task has slept once, for it might be in the trampoline.) An empty filter would mean "all functions", so there is
+ * until every task has slept once, for it might be in the trampoline; one that was preempted there has not.) An empty filter would mean "all functions", so there is
  * an anchor in it that nobody calls.
  *
  * Points change under arm_lock (probe.c).
@@ -38,14 +38,19 @@ static void notrace entry_called(unsigned long ip, unsigned long parent_ip, stru
 	/* Preemption is off from here: vesper_entries_synchronize() waits for us. */
 	int bit = ftrace_test_recursion_trylock(ip, parent_ip);
 	struct vesper_point *point;
+	bool sleepable = false;
 
 	if (bit < 0)
 		return;
 	hlist_for_each_entry_rcu_notrace(point, entry_bucket(ip), node) {
-		if (ip - point->address <= ENTRY_SKEW)
+		if (ip - point->address <= ENTRY_SKEW) {
 			point->kprobe.pre_handler(&point->kprobe, (struct pt_regs *)fregs);
+			sleepable |= point->sleepable;
+		}
 	}
 	ftrace_test_recursion_unlock(bit);
+	if (unlikely(sleepable))
+		vesper_ring_give_way();
 }
 
 static struct ftrace_ops entry_ops = { .func = entry_called };

@@ -72,6 +72,18 @@ void vesper_ring_wake(struct vesper_ring *ring)
 EXPORT_SYMBOL_GPL(vesper_ring_wake);
 
 /*
+ * Where the calling task may sleep: lets the channel thread send the doorbell that was just rung. Only preempted, never asleep, for the
+ * caller is in an ftrace trampoline, which outlives no task that slept.
+ */
+void vesper_ring_give_way(void)
+{
+	if (vesper_ring_doorbell_by_register() || !preemptible())
+		return;
+	irq_work_sync(&frame_work);
+	cond_resched();
+}
+
+/*
  * Looks up how far the host has read. It is taken over only where it is possible; a host that writes nonsense makes its
  * own guest lose records, and nothing else.
  */

@@ -317,6 +317,7 @@ int vesper_relay_compare_clocks(const struct vesper_compare_clocks *request, u32
 /* ring.c: the rings' producers */
 void vesper_ring_doorbell_set(void __iomem *doorbell, u32 value);
 bool vesper_ring_doorbell_by_register(void);
+void vesper_ring_give_way(void);
 void vesper_ring_open(int cpu, u32 kind, struct vesper_ring_block *block, void *data, u32 bytes, u64 epoch);
 void vesper_ring_close(void);
 void vesper_ring_read(u64 *written, u64 *lost);

@@ -191,7 +191,8 @@ static int on_out_of_memory(struct kprobe *kprobe, struct pt_regs *regs)
 	return 0;
 }
 
-VESPER_KPROBE(chosen, "oom_kill_process", on_choice, false, "a victim has been chosen: who, its memory, constraint and limit");
+/* What comes next is the kernel's report, in one go: some 12 ms where each instruction is emulated, and more on a serial console. */
+VESPER_KPROBE_SLEEPABLE(chosen, "oom_kill_process", on_choice, false, "a victim has been chosen: who, its memory, constraint and limit");
 
 /* ---- victims ---- */
 

@@ -152,12 +152,12 @@ describe('lives', () => {
   });
 
   test.each([
-    ['shutdown', 'shut down'],
-    ['failed', 'QEMU was killed or crashed'],
+    ['shutdown', 'shut down', {}],
+    ['failed', 'QEMU was killed or crashed', {}],
     ['saved', 'saved; it goes on when it is restored', { elsewhere: true }],
     ['migrated', 'migrated to another host', { elsewhere: true }],
-    ['unknown-9', 'ended: unknown-9'],
-  ])('stopped %s: told once', (detail, reason, where = {}) => {
+    ['unknown-9', 'ended: unknown-9', {}],
+  ])('stopped %s: told once', (detail, reason, where) => {
     const life = new Lifecycle('running');
     expect(life.next(event('shutdown', 'guest'))).toBeUndefined();
     expect(life.next(event('stopped', detail))).toEqual({ kind: 'stopped', reason, ...where });

@@ -52,6 +52,7 @@ struct vesper_point {
 	const char *name;
 	u32 kind;		/* enum vesper_point_kind */
 	bool required;
+	bool sleepable;		/* see VESPER_KPROBE_SLEEPABLE */
 	union {
 		struct kprobe kprobe;
 		struct kretprobe kretprobe;
@@ -236,12 +237,23 @@ static inline u64 vesper_hits(const struct vesper_point *point)
  * frontend calls the handler through ftrace, at half the cost.
  */
 #define VESPER_KPROBE(_point, _symbol, _handler, _required, _doc) \
+	VESPER_KPROBE_POINT(_point, _symbol, _handler, _required, false, _doc)
+
+/*
+ * For a function that is only entered where a task may sleep, and that keeps its CPU for long. The handler may not sleep; but where it
+ * rang for the host and the doorbell is a frame, the thread that sends it runs before the function does.
+ */
+#define VESPER_KPROBE_SLEEPABLE(_point, _symbol, _handler, _required, _doc) \
+	VESPER_KPROBE_POINT(_point, _symbol, _handler, _required, true, _doc)
+
+#define VESPER_KPROBE_POINT(_point, _symbol, _handler, _required, _sleepable, _doc) \
 	static int _handler(struct kprobe *, struct pt_regs *); \
 	VESPER_POINT_DESC(_point, VESPER_POINT_KPROBE, _symbol, _required, _doc); \
 	static struct vesper_point _point = { \
 		.name = _symbol, \
 		.kind = VESPER_POINT_KPROBE, \
 		.required = (_required), \
+		.sleepable = (_sleepable), \
 		.kprobe = { .symbol_name = _symbol, .pre_handler = (_handler) }, \
 	}
 
