@@ -73,6 +73,16 @@ function drawn(from: number): () => number {
   };
 }
 
+/**
+ * Where between two polls `count` deaths are to be, from 0 to 1: one in each of as many equal parts of the interval, anywhere within
+ * it, the parts in any order. A few drawn from the whole would often lie to one side, and so would their mean.
+ */
+function phasesOf(count: number, draw: () => number): readonly number[] {
+  const parts = Array.from({ length: count }, (_, part) => ({ part, place: draw() }));
+  parts.sort((a, b) => a.place - b.place);
+  return parts.map(({ part }) => (part + draw()) / count);
+}
+
 class Run {
   readonly crashes: Crash[] = [];
   readonly causes: Results['causes'][number][] = [];
@@ -80,7 +90,8 @@ class Run {
   costs: Results['costs'];
   /** Set by a signal. */
   ended = false;
-  readonly #draw = drawn(seed);
+  /** Of each mode and experiment. */
+  readonly #phases = new Map<string, readonly number[]>();
   readonly #load = loadavg()[0]?.toFixed(2) ?? '';
   #versions: Results['facts'] = [];
   #stage: Stage | undefined;
@@ -88,11 +99,14 @@ class Run {
   #mode: Mode | undefined;
 
   async all(): Promise<void> {
+    const draw = drawn(seed);
+    for (const mode of modes)
+      for (const experiment of experiments)
+        this.#phases.set(`${experiment}, ${mode}`, phasesOf(rounds, draw));
     try {
       for (let block = 0; block < rounds; block += blockRounds)
         for (const mode of modes)
-          for (const experiment of experiments)
-            await this.#block(mode, experiment, Math.min(blockRounds, rounds - block));
+          for (const experiment of experiments) await this.#block(mode, experiment, block);
       if (this.#goesOn()) await this.#costs();
     } finally {
       await this.#stage?.close();
@@ -142,11 +156,12 @@ class Run {
     return !this.ended && performance.now() - started < limitMs;
   }
 
-  async #block(mode: Mode, experiment: Experiment, count: number): Promise<void> {
-    for (let round = 0; round < count; round += 1) {
-      const phase = this.#draw();
+  async #block(mode: Mode, experiment: Experiment, from: number): Promise<void> {
+    const end = Math.min(from + blockRounds, rounds);
+    for (let round = from; round < end; round += 1) {
+      const phase = this.#phases.get(`${experiment}, ${mode}`)?.[round] ?? 0;
       for (let tries = 1; ; tries += 1) {
-        if (!this.#goesOn()) return this.#leaveOut(mode, experiment, count - round);
+        if (!this.#goesOn()) return this.#leaveOut(mode, experiment, end - round);
         try {
           if (this.#mode !== mode) await this.#setUp(mode);
           await this.#crash(mode, experiment, phase);

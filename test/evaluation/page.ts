@@ -21,8 +21,9 @@ const method = `* **The cluster** is Corosync and Pacemaker of Debian 12 on two 
   seconds. All else is the same.
 * **SIGSEGV**: another process sends it to the server. **OOM**: another process takes all memory of the guest; the server has
   \`oom_score_adj\` 1000, so that the kernel kills it first, and the other one next.
-* **When.** Each death comes at a time drawn at random, uniformly over the interval of the poll and counted from the last poll (for OOM:
-  that is when memory begins to be eaten, which takes a second or more). Modes and experiments take turns in blocks of five.
+* **When.** Each death comes at a time drawn at random and counted from the last poll (for OOM: that is when memory begins to be eaten,
+  which takes a second or more). The interval of the poll has as many equal parts as there are deaths of a mode and experiment; each
+  part gets one, anywhere within it, in an order drawn at random, too: a few drawn from the whole interval can all lie to one side. Modes and experiments take turns in blocks of five.
 * **Time 0** is the record of the death in the guest's kernel, in all modes alike: \`signal.died\`, or \`oom.kill\`, which is the OOM
   killer's choice and comes some milliseconds before the end of the process. Its guest time is brought to the host's clock by VESPER's
   alignment of clocks, with the error the table of facts has.
