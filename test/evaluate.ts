@@ -207,7 +207,7 @@ class Run {
       `${mode.padEnd(9)} ${experiment.padEnd(7)} ${number.padEnd(5)}  ${timeText(sincePollMs)} after a poll; detected, recovering, answering after ${times}`,
     );
     if (!this.causes.some((one) => one.mode === mode && one.experiment === experiment))
-      this.causes.push({ mode, experiment, text: await cause(stage) });
+      this.causes.push({ mode, experiment, text: await cause(stage, mode, experiment) });
     this.keep();
   }
 

@@ -12,6 +12,7 @@ const told: Readonly<Record<Experiment, string>> = { SIGSEGV: 'signal.died', OOM
 
 /** Of the clock of Pacemaker's log, and what ours may differ. */
 const tickMs = 5;
+const causeWithinMs = 10_000;
 
 /** How it is brought about. Nothing here waits for what it does but for the command to be over. */
 const commands: Readonly<Record<Experiment, (process: string) => string>> = {
@@ -83,10 +84,16 @@ async function pollBefore(stage: Stage, afterMs: number): Promise<AgentCall> {
   return poll;
 }
 
-/** What an operator who looks at the cluster finds out. */
-export async function cause(stage: Stage): Promise<string> {
+/** What an operator who looks at the cluster finds out; VESPER says what happened when the resource is there again. */
+export async function cause(stage: Stage, mode: Mode, experiment: Experiment): Promise<string> {
   const { web, node } = stage;
-  const said = await node.check('crm_mon', '--one-shot', '--show-node-attributes');
+  const deadline = performance.now() + causeWithinMs;
+  const look = (): Promise<string> => node.check('crm_mon', '--one-shot', '--show-node-attributes');
+  let said = await look();
+  while (mode === 'VESPER' && !said.includes(told[experiment]) && performance.now() < deadline) {
+    await sleep(100);
+    said = await look();
+  }
   const lines = said.split('\n').map((line) => line.trim().replace(/^\* /, ''));
   const about = [`${web.server} `, `vesper-${web.server} `];
   const found = lines.filter(

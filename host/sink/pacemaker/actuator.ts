@@ -70,6 +70,8 @@ const confirmLimitMs = 20_000;
 /** A node may be fenced for so long before nobody knows what became of it. */
 const fenceLimitMs = 180_000;
 const recoveryLimitMs = 60_000;
+/** A change of an attribute makes the cluster plan anew, so what happened is written when it has recovered, or after that time. */
+const explainedWithinMs = 2_000;
 /** What happens between two looks may be of the resource before it was started anew, or after. */
 const recoveryPollMs = 250;
 const mostCalls = 3;
@@ -346,9 +348,11 @@ export class Actuator {
     addStep(incident, what);
     // What is written of a node that was fenced goes with it.
     const shownOn = fence === undefined || fence !== node ? node : await this.#nameOfOwnNode();
-    await this.#explain(incident, shownOn, resource, done);
     // No resource: it is the node itself, which is no machine of the cluster.
-    if (resource === fence) return over('done', what);
+    if (resource === fence) {
+      await this.#explain(incident, shownOn, resource, done);
+      return over('done', what);
+    }
     // What began before it cannot be of the resource as it was started anew.
     let lookMs = Date.now();
     let lastLookMs = lookMs;
@@ -372,10 +376,13 @@ export class Actuator {
       }
       return seen;
     };
-    const again = await this.#outlook.poll(recoveryLimitMs, look, recoveryPollMs);
+    const soon = await this.#outlook.poll(explainedWithinMs, look, recoveryPollMs);
+    const explained = incident.count;
+    await this.#explain(incident, shownOn, resource, done);
+    const again = soon || (await this.#outlook.poll(recoveryLimitMs, look, recoveryPollMs));
     if (again && incident.lastMs > lastLookMs && incident.action === 'fail')
       return this.#onceMore(incident, resource);
-    if (incident.count > 1) await this.#explain(incident, shownOn, resource, done);
+    if (incident.count > explained) await this.#explain(incident, shownOn, resource, done);
     const it = fence === undefined ? 'it' : resource;
     const since = again ? `and ${it} was started anew` : `and ${it} is not started yet`;
     return over('done', `${what}, ${since}`);
