@@ -35,24 +35,21 @@ export class Outlook {
     return this.until(limitMs, async () => seen(await this.#commands.status()), longestPauseMs);
   }
 
-  /**
-   * Looks at the cluster again and again, the first time after a while in which it has better to do; false: it did not come to it. A
-   * look that fails is one that did not see it.
-   */
+  /** Looks at the cluster again and again; false: it did not come to it. A look that fails is one that did not see it. */
   async until(limitMs: number, look: () => Promise<boolean>, longestPauseMs = mostPollMs): Promise<boolean> {
     const deadline = Date.now() + limitMs;
-    for (let pauseMs = firstPollMs; ; pauseMs *= 1.5) {
-      const { promise, resolve } = Promise.withResolvers<void>();
-      setTimeout(resolve, Math.min(pauseMs, longestPauseMs)).unref();
-      await promise;
-      if (this.#closing.aborted) return false;
+    for (let pauseMs = firstPollMs; !this.#closing.aborted; pauseMs *= 1.5) {
       const seen = await look().catch((thrown: unknown) => {
         this.#log.debug(`the cluster cannot be looked at: ${messageOf(thrown)}`);
         return false;
       });
       if (seen) return true;
       if (Date.now() > deadline) return false;
+      const { promise, resolve } = Promise.withResolvers<void>();
+      setTimeout(resolve, Math.min(pauseMs, longestPauseMs)).unref();
+      await promise;
     }
+    return false;
   }
 
   /**
