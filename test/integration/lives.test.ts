@@ -386,6 +386,33 @@ test('the pipe of the doorbell is removed: the next service is woken by frames',
   await unharmed(rig.machine);
 });
 
+test.each(kernelKeys)(
+  '%s with one CPU: a frame tells of an OOM kill before the kernel has printed it',
+  async (kernel) => {
+    await using rig = await Rig.start({ kernel });
+    rmSync(rig.guest.session?.region.doorbell?.path as string);
+    await rig.restartService();
+    await rig.attach(['oom']);
+    const kills = () => rig.events.filter(({ event }) => event === 'kill').length;
+    const printed = () => rig.machine.console().split('Killed process').length - 1;
+    const group = '/sys/fs/cgroup/small';
+    await rig.machine.check(
+      `mount -t cgroup2 none /sys/fs/cgroup; echo +memory > /sys/fs/cgroup/cgroup.subtree_control; mkdir ${group} && echo 1M > ${group}/memory.max`,
+    );
+    let sooner = 0;
+    // Where this process is kept waiting both have come when it looks.
+    for (let kill = 0; kill < 10 && sooner === 0; kill += 1) {
+      await rig.until(() => !rig.relayAwake, 'the relay to fall asleep');
+      const told = rig.until(() => kills() > kill && { printed: printed() }, 'the event');
+      await rig.machine.run(`sh -c 'echo 0 > ${group}/cgroup.procs; exec actor --name leaky eat'`);
+      if ((await told).printed === kill) sooner += 1;
+      await rig.until(() => printed() === kill + 1, 'the end of the report');
+    }
+    expect(sooner).toBeGreaterThan(0);
+    await unharmed(rig.machine);
+  },
+);
+
 describe('a file that was attached', () => {
   test('is that file after a reboot, too, whatever the catalogue has of its name', async () => {
     await using rig = await Rig.start();
