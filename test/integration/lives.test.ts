@@ -387,14 +387,14 @@ test('the pipe of the doorbell is removed: the next service is woken by frames',
 });
 
 test.each(kernelKeys)(
-  '%s with one CPU: a frame tells of an OOM kill before the kernel has printed it',
+  "%s with one CPU: a frame tells of an OOM kill before the kernel's report of it",
   async (kernel) => {
     await using rig = await Rig.start({ kernel });
     rmSync(rig.guest.session?.region.doorbell?.path as string);
     await rig.restartService();
     await rig.attach(['oom']);
     const kills = () => rig.events.filter(({ event }) => event === 'kill').length;
-    const printed = () => rig.machine.console().split('Killed process').length - 1;
+    const printed = () => rig.machine.console().split('invoked oom-killer').length - 1;
     const group = '/sys/fs/cgroup/small';
     await rig.machine.check(
       `mount -t cgroup2 none /sys/fs/cgroup; echo +memory > /sys/fs/cgroup/cgroup.subtree_control; mkdir ${group} && echo 1M > ${group}/memory.max`,
@@ -406,7 +406,7 @@ test.each(kernelKeys)(
       const told = rig.until(() => kills() > kill && { printed: printed() }, 'the event');
       await rig.machine.run(`sh -c 'echo 0 > ${group}/cgroup.procs; exec actor --name leaky eat'`);
       if ((await told).printed === kill) sooner += 1;
-      await rig.until(() => printed() === kill + 1, 'the end of the report');
+      await rig.until(() => printed() === kill + 1, 'the report');
     }
     expect(sooner).toBeGreaterThan(0);
     await unharmed(rig.machine);
