@@ -40,8 +40,8 @@ const method = `* **The cluster** is Corosync and Pacemaker of Debian 12 on two 
 const limits = `* Guests run as the table of facts says. Under TCG all that runs in the guest, which is pacemaker-remoted, the agent and the start of the
   server, is many times slower than on hardware. It makes both modes slower, and detection's share of the whole smaller than it would be.
 * The guest's kernel is started with \`quiet\`, as Debian's installer sets it up. Without it the kernel prints some 60 lines about an OOM
-  kill, over a serial line for 15 to 30 ms. A guest with one processor runs nothing else meanwhile, so where the device of the
-  shared memory has no doorbell of its own, as in a domain of libvirt, VESPER hears of the kill only then.
+  kill, over a serial line for 15 to 30 ms. VESPER hears of the kill before that, but a guest with one processor runs little else
+  meanwhile, and pacemaker-remoted answers so much later.
 * Guest, host, both nodes and the client share the processors. On a machine of its own each would be faster.
 * A server that hangs, or answers wrongly, is not in here: a poll finds it, a probe for deaths does not.
 * One guest, one service, no disk: neither is a real service's time to start.`;
