@@ -16,7 +16,7 @@ import type { KernelKey } from '../kernel/release.ts';
 import { silentLog } from '../log.ts';
 import { QemuProvider } from '../provider/qemu/provider.ts';
 import { RelayHub } from '../relay/hub.ts';
-import { defaultHeartbeatMs, defaultRegionBytes } from '../service/config.ts';
+import { defaultHeartbeatMs } from '../service/config.ts';
 import { Service } from '../service/service.ts';
 import { builtCatalogueRoots } from './catalogue-roots.ts';
 import { example } from './context.ts';
@@ -117,7 +117,7 @@ function serviceFor(machine: Machine, scratch: string, hub: RelayHub): Service {
       runDirectory: scratch,
       stateDirectory: join(scratch, 'state'),
       catalogueRoots: builtCatalogueRoots(),
-      regionBytes: defaultRegionBytes,
+      regionBytes: undefined,
       heartbeatMs: defaultHeartbeatMs,
     },
   });

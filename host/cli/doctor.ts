@@ -10,16 +10,15 @@ import { messageOf } from '../error.ts';
 import { mendProgram, systemCache } from '../installed.ts';
 import { Catalogue } from '../probe/catalogue.ts';
 import { loadLibvirtAddon } from '../provider/libvirt/addon.ts';
+import { defaultRegionBytes } from '../relay/layout.ts';
 import { loadRelayAddon } from '../relay/native.ts';
-import {
-  apiSocketPath,
-  defaultRegionBytes,
-  defaultRunDirectory,
-  defaultStateDirectory,
-} from '../service/config.ts';
+import { apiSocketPath, defaultRunDirectory, defaultStateDirectory } from '../service/config.ts';
 import { builtCatalogueRoots } from './catalogue-roots.ts';
 import { example } from './context.ts';
 import { Terminal } from './terminal.ts';
+
+/** Of the guests that it counts room for. */
+const usualCpus = 4;
 
 interface Finding {
   readonly what: string;
@@ -129,12 +128,12 @@ function kvm(): Finding {
 function sharedMemory(): Finding {
   try {
     const { bavail, bsize } = statfsSync('/dev/shm');
-    const guests = Math.floor((bavail * bsize) / defaultRegionBytes);
+    const guests = Math.floor((bavail * bsize) / defaultRegionBytes(usualCpus));
     return guests > 0
       ? {
           what: 'shared memory',
           state: 'ok',
-          detail: `/dev/shm has room for the regions of ${guests} guests`,
+          detail: `/dev/shm has room for the regions of ${guests} guests with ${usualCpus} CPUs`,
           mend: '',
         }
       : {

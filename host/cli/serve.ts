@@ -97,7 +97,7 @@ export function serveCommand(): Command {
     .option('--catalogue <dir>', 'a directory with probe images (may be repeated)', collect, [])
     .option(
       '--region-mib <n>',
-      'size of a region that is plugged into a guest, in MiB: a power of two (2)',
+      'size of a region that is plugged into a guest, in MiB: a power of two (2 for each of its CPUs, 16 at most)',
       parseRegionMib,
     )
     .addHelpText(

@@ -5,6 +5,7 @@
 import { messageOf, VesperError } from '../error.ts';
 import type { Logger } from '../log.ts';
 import type { Machine, ProvidedRegion } from '../provider/provider.ts';
+import { defaultRegionBytes } from '../relay/layout.ts';
 import { backends, features } from '../wire/message.ts';
 import type { ControlLink } from './control-link.ts';
 import { pagesRegion } from './guest-pages.ts';
@@ -47,7 +48,8 @@ export interface PlaceOptions {
   readonly link: ControlLink;
   readonly machine: Machine;
   readonly hello: Hello;
-  readonly regionBytes: number;
+  /** Undefined: by the guest's CPUs. */
+  readonly regionBytes: number | undefined;
   readonly notices: RegionNotices;
   /** Only this one; undefined: the first that can be had. */
   readonly backend: RelayBackend | undefined;
@@ -83,19 +85,21 @@ async function provide(
   backend: RelayBackend,
   options: PlaceOptions,
 ): Promise<{ readonly region: ProvidedRegion; close(): void }> {
+  const bytes = options.regionBytes ?? defaultRegionBytes(options.hello.cpu_count);
   switch (backend) {
     case 'ivshmem':
       return { region: await mappedRegion(options), close: () => {} };
     case 'guest-pages':
-      return pagesRegion(options.link, options.machine, options.regionBytes);
+      return pagesRegion(options.link, options.machine, bytes);
     case 'inline':
-      return { region: await options.machine.provideShadow(options.regionBytes), close: () => {} };
+      return { region: await options.machine.provideShadow(bytes), close: () => {} };
   }
 }
 
 /** A region that the frontend says it has mapped. */
-async function mappedRegion({ machine, hello, regionBytes, notices }: PlaceOptions): Promise<ProvidedRegion> {
-  const region = await machine.provideRegion(regionBytes);
+async function mappedRegion({ machine, hello, notices, ...options }: PlaceOptions): Promise<ProvidedRegion> {
+  const bytes = options.regionBytes ?? defaultRegionBytes(hello.cpu_count, await machine.regionRoom());
+  const region = await machine.provideRegion(bytes);
   if (hexOf(hello.relay_token) === hexOf(region.token)) return region;
   const restamped = region.restamped === true;
   try {
@@ -108,7 +112,7 @@ async function mappedRegion({ machine, hello, regionBytes, notices }: PlaceOptio
   }
   // A guest that destroyed the header finds no region of ours when it boots, and looks again only at a new device.
   await machine.withdrawRegion();
-  const another = await machine.provideRegion(regionBytes);
+  const another = await machine.provideRegion(bytes);
   try {
     await notices.wait(another, regionTimeLimitMs);
     return another;

@@ -36,7 +36,8 @@ export interface SessionEvents {
 
 export interface SessionOptions {
   readonly machine: Machine;
-  readonly regionBytes: number;
+  /** Of the region; undefined: by the guest's CPUs. */
+  readonly regionBytes: number | undefined;
   readonly heartbeat: Heartbeat;
   /** Undefined: the best that can be had. */
   readonly backend: RelayBackend | undefined;

@@ -83,6 +83,8 @@ export interface Machine extends MachineDescription {
   readonly inUse?: boolean;
   /** Opens the control channel; hot-plugs the port where it is missing. */
   openChannel(): Promise<Channel>;
+  /** Bytes of the largest region that the guest is sure to find a place for while it runs. */
+  regionRoom(): Promise<number>;
   /**
    * Makes the region's file (0600), stamps header and token, and hot-plugs it. Where one of ours is there already (a former
    * service's) it is returned as it is, not stamped anew.

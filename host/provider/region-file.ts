@@ -23,6 +23,9 @@ const regionBytesMin = 16 * pageBytes;
  */
 export const reserveFor = (bytes: number): number => 2 * bytes;
 
+/** What firmware and kernel reserve behind a PCI Express root port when nothing is said: a region of that size just fits. */
+export const reservedBytes = 2 << 20;
+
 /**
  * Make a region of `bytes`, stamped, mode 0600. `prefix` is a path; something random is appended. Throws USAGE for an
  * impossible size, HOST where the file cannot be made.

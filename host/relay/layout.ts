@@ -58,6 +58,17 @@ const isPowerOfTwo = (n: number): boolean => Number.isInteger(n) && n > 0 && Num
 const headerBytesFor = (rings: number): number => upToPage(directoryOffset + ringEntry.size * rings);
 const dataOffsetFor = (rings: number): number => headerBytesFor(rings) + upToPage(ringBlockBytes * rings);
 
+/** So much for each CPU loses less than 1 % of the fastest storm; a guest with one CPU can place it behind any PCI Express root port. */
+export const regionBytesPerCpu = 2 << 20;
+const largestDefaultBytes = 16 << 20;
+
+/** The size of a guest's region where none is configured: a power of two, at most `room` bytes or what one CPU gets. */
+export function defaultRegionBytes(cpuCount: number, room = Number.POSITIVE_INFINITY): number {
+  let bytes = regionBytesPerCpu;
+  while (bytes < cpuCount * regionBytesPerCpu && 2 * bytes <= Math.min(room, largestDefaultBytes)) bytes *= 2;
+  return bytes;
+}
+
 /**
  * Ring sizes for a region of `regionBytes` and a guest with `cpuCount` possible CPUs: the pair of powers of two that fits and
  * comes nearest to giving critical events `criticalShare` (0 … 1) of the room. Throws USAGE where the region is too small.

@@ -16,8 +16,8 @@ export interface ServiceConfig {
   readonly stateDirectory: string;
   /** Where probe images are looked for. */
   readonly catalogueRoots: readonly string[];
-  /** Of a guest's region, in bytes; a power of two. */
-  readonly regionBytes: number;
+  /** Of a guest's region, in bytes; a power of two. Undefined: by its CPUs. */
+  readonly regionBytes: number | undefined;
   /** The only one that is used; otherwise the best that a guest can do. */
   readonly relayBackend?: RelayBackend | undefined;
   readonly heartbeatMs: number;
@@ -34,8 +34,6 @@ export interface PacemakerConfig {
   readonly commands: CommandOptions;
 }
 
-/** The most that a guest can place behind a PCI Express root port of which nothing is said. */
-export const defaultRegionBytes = 2 << 20;
 /** As often as the guest writes one: at each beat there is a new one to be seen. */
 export const defaultHeartbeatMs = heartbeatMs;
 

@@ -10,7 +10,6 @@ import type { RelayBackend } from '../guest/relay-backend.ts';
 import type { LogLevel } from '../log.ts';
 import {
   defaultHeartbeatMs,
-  defaultRegionBytes,
   defaultRunDirectory,
   defaultStateDirectory,
   type ServiceConfig,
@@ -131,7 +130,7 @@ function settingsOf(
       runDirectory,
       stateDirectory: given.stateDirectory ?? directories.state ?? defaultStateDirectory(),
       catalogueRoots: catalogue ?? builtCatalogue,
-      regionBytes: given.regionBytes ?? region.size ?? defaultRegionBytes,
+      regionBytes: given.regionBytes ?? region.size,
       relayBackend: given.relayBackend ?? relay.backend,
       heartbeatMs: defaultHeartbeatMs,
       api,

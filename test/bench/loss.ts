@@ -3,8 +3,9 @@
 /**
  * What is lost between a guest's kernel and a sink of the service that judges every record: storms of 64-byte records at 200,000, 400,000
  * and 2,100,000 records a second and as fast as the guest can write, all CPUs together, on guests with one CPU and four (which under
- * TCG take turns), with a region of the default size and a larger one. How long a ring lasts is what the region has for each CPU: the
- * goal of a storm without a pace is for 2 MiB for each, the default size of a guest with one. The guest's count of what it lost
+ * TCG take turns), with a region of the default size and another. How long a ring lasts is what the region has for each CPU: the goal of
+ * a storm without a pace is for 2 MiB for each, the default; four CPUs have less where their region lies behind a PCI Express root
+ * port of which nothing is said: 2 MiB in all. The guest's count of what it lost
  * and the gaps that the host sees have to agree, and with what arrived make up what was written, or the bench fails.
  * `reader_waited`: how long the service's thread had work and no processor, because of other work on this machine; what the
  * rings hold lasts for a millisecond of a storm without a pace.
@@ -12,7 +13,7 @@
 
 import { readFileSync } from 'node:fs';
 import type { GuestSession } from '../../host/guest/session.ts';
-import { defaultRegionBytes } from '../../host/service/config.ts';
+import { defaultRegionBytes, regionBytesPerCpu } from '../../host/relay/layout.ts';
 import { atMost, median, quantile, report } from '../harness/figure.ts';
 import { keepApart } from '../harness/processors.ts';
 import { fixturePath, Rig } from '../harness/rig.ts';
@@ -21,7 +22,6 @@ import { StormCensus } from '../harness/storm-census.ts';
 const kernel = '6.1';
 const rounds = 7;
 const MiB = 1 << 20;
-const bytesForEachCpu = 2 * MiB;
 const storm = fixturePath(kernel, 'storm');
 
 interface Offer {
@@ -29,7 +29,7 @@ interface Offer {
   /** Records a second, all CPUs together; 0: as fast as the guest can. */
   readonly rate: number;
   readonly records: number;
-  /** Most percent that may be lost; above 0: into a region with `bytesForEachCpu`. */
+  /** Most percent that may be lost; above 0: into a region with `regionBytesPerCpu`. */
   readonly goal?: number;
 }
 
@@ -113,11 +113,11 @@ async function measure(
   report(`${name}_reader_waited_median`, median(all.map((round) => round.waitedMs)), 'ms');
 }
 
-for (const [cpus, larger] of [
+for (const [cpus, other] of [
   [1, 4 * MiB],
-  [4, 4 * bytesForEachCpu],
+  [4, 2 * MiB],
 ] as const) {
-  for (const regionBytes of [defaultRegionBytes, larger]) {
+  for (const regionBytes of [defaultRegionBytes(cpus), other]) {
     const census = new StormCensus();
     await using rig = await Rig.start({
       kernel,
@@ -131,7 +131,7 @@ for (const [cpus, larger] of [
     await flush(rig, census);
     for (const offer of offers) {
       const name = `loss_${cpus}_cpu_${regionBytes / MiB}_mib_${offer.name}`;
-      const enough = regionBytes / cpus >= bytesForEachCpu;
+      const enough = regionBytes / cpus >= regionBytesPerCpu;
       await measure(rig, census, offer, name, (goal) => goal === 0 || enough);
     }
   }

@@ -12,7 +12,7 @@ import { followWallClock, wallMsOf } from '../../host/guest/wall-clock.ts';
 import { createLog } from '../../host/log.ts';
 import { LibvirtProvider } from '../../host/provider/libvirt/provider.ts';
 import { RelayHub } from '../../host/relay/hub.ts';
-import { defaultHeartbeatMs, defaultRegionBytes, type PacemakerConfig } from '../../host/service/config.ts';
+import { defaultHeartbeatMs, type PacemakerConfig } from '../../host/service/config.ts';
 import { Service } from '../../host/service/service.ts';
 import { repository } from '../harness/rig.ts';
 
@@ -70,7 +70,7 @@ const service = new Service({
     runDirectory: join(directory, 'run'),
     stateDirectory: join(directory, 'state'),
     catalogueRoots: [join(repository, 'build')],
-    regionBytes: defaultRegionBytes,
+    regionBytes: undefined,
     heartbeatMs: defaultHeartbeatMs,
     pacemaker: pacemaker ?? undefined,
   },

@@ -15,7 +15,6 @@ import type { NativeConnection, NativeDomain } from '../../host/provider/libvirt
 import { LibvirtProvider, type LibvirtProviderOptions } from '../../host/provider/libvirt/provider.ts';
 import type { LifecycleEvent, Provider } from '../../host/provider/provider.ts';
 import { RelayHub } from '../../host/relay/hub.ts';
-import { defaultRegionBytes } from '../../host/service/config.ts';
 import type { ProbeRule } from '../../host/service/config-file.ts';
 import type { ManagedGuest } from '../../host/service/managed-guest.ts';
 import { Service } from '../../host/service/service.ts';
@@ -198,7 +197,7 @@ export class LibvirtRig implements AsyncDisposable {
         runDirectory: join(this.daemon.directory, 'vesper/run'),
         stateDirectory: join(this.daemon.directory, 'vesper/state'),
         catalogueRoots: [join(repository, 'build')],
-        regionBytes: defaultRegionBytes,
+        regionBytes: undefined,
         relayBackend,
         heartbeatMs: 1_000,
         probes: probes ?? [],

@@ -22,7 +22,7 @@ import { silentLog } from '../../host/log.ts';
 import { QemuProvider } from '../../host/provider/qemu/provider.ts';
 import { RelayHub } from '../../host/relay/hub.ts';
 import type { Sink } from '../../host/service/bus.ts';
-import { apiSocketPath, defaultRegionBytes, type PacemakerConfig } from '../../host/service/config.ts';
+import { apiSocketPath, type PacemakerConfig } from '../../host/service/config.ts';
 import type { ManagedGuest } from '../../host/service/managed-guest.ts';
 import { Service } from '../../host/service/service.ts';
 
@@ -225,7 +225,7 @@ export class Rig implements AsyncDisposable {
         runDirectory: join(this.directory, 'run'),
         stateDirectory: join(this.directory, 'state'),
         catalogueRoots: [build],
-        regionBytes: this.#options.regionBytes ?? defaultRegionBytes,
+        regionBytes: this.#options.regionBytes,
         relayBackend: this.#options.relayBackend,
         heartbeatMs: this.#options.heartbeatMs ?? 1_000,
         pacemaker: this.#options.pacemaker,

@@ -141,6 +141,10 @@ class StandInMachine implements Machine {
     return connectUnixSocket(join(this.#directory, 'channel'));
   }
 
+  regionRoom(): Promise<number> {
+    return Promise.resolve(Number.POSITIVE_INFINITY);
+  }
+
   async provideRegion(): Promise<ProvidedRegion> {
     const file = (await readdir(this.#directory)).find((name) => name.startsWith('region-'));
     const region = file === undefined ? undefined : await readRegionFile(join(this.#directory, file));

@@ -121,6 +121,10 @@ export class StandInGuest implements Machine, Provider, AsyncDisposable {
     return connectUnixSocket(join(this.directory, 'channel'));
   }
 
+  regionRoom(): Promise<number> {
+    return Promise.resolve(Number.POSITIVE_INFINITY);
+  }
+
   async provideRegion(bytes: number): Promise<ProvidedRegion> {
     this.#region ??= await createRegionFile(join(this.directory, 'region'), bytes);
     return this.#region;

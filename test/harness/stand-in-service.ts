@@ -11,7 +11,7 @@ import { ApiClient } from '../../host/api/client.ts';
 import { ApiServer } from '../../host/api/server.ts';
 import { silentLog } from '../../host/log.ts';
 import { RelayHub } from '../../host/relay/hub.ts';
-import { apiSocketPath, defaultHeartbeatMs, defaultRegionBytes } from '../../host/service/config.ts';
+import { apiSocketPath, defaultHeartbeatMs } from '../../host/service/config.ts';
 import { Service } from '../../host/service/service.ts';
 import { repository } from './rig.ts';
 import { StandInProvider } from './stand-in-fleet.ts';
@@ -93,7 +93,7 @@ async function serve(place: string, guests: number): Promise<void> {
       runDirectory: join(place, 'run'),
       stateDirectory: join(place, 'state'),
       catalogueRoots: [join(repository, 'build')],
-      regionBytes: defaultRegionBytes,
+      regionBytes: undefined,
       heartbeatMs: defaultHeartbeatMs,
     },
   });

@@ -9,7 +9,7 @@ import { afterAll, describe, expect, onTestFinished, test } from 'vitest';
 import { defaultGuestModules } from '../../host/demo/image.ts';
 import { Machine, type MachineOptions } from '../../host/demo/machine.ts';
 import type { RelayBackend } from '../../host/guest/relay-backend.ts';
-import { defaultRegionBytes } from '../../host/service/config.ts';
+import { defaultRegionBytes } from '../../host/relay/layout.ts';
 import { expectNoComplaints } from '../harness/kernel-log.ts';
 import { fixturePath, leftovers, Rig, type RigOptions, rigPrefix, ServiceProcess } from '../harness/rig.ts';
 import { StormCensus } from '../harness/storm-census.ts';
@@ -109,7 +109,7 @@ describe('guest pages', () => {
     const rig = await rigWith({ ...only('guest-pages'), ...shape });
     await rig.attach(['signal']);
     await delivers(rig, 'paged');
-    expect(rig.view.relay).toMatchObject({ backend: 'guest-pages', region_bytes: defaultRegionBytes });
+    expect(rig.view.relay).toMatchObject({ backend: 'guest-pages', region_bytes: defaultRegionBytes(1) });
     await rig.until(() => rig.guest.session?.clock.settled, 'the clocks, compared through the pages');
     const offsets = rig.guest.session?.region.ram?.pieces.map(({ offset }) => offset) ?? [];
     // A kernel takes its pages from above the hole where there are any: their offset is not their address.

@@ -19,8 +19,13 @@ async function regionMib(machine: Machine, more: readonly string[]): Promise<num
   return (relay?.region_bytes ?? 0) / MiB;
 }
 
-test.each(['pc', 'q35'] as const)('%s: 2 MiB where nothing else is said', async (type: MachineType) => {
-  expect(await regionMib(await Machine.boot({ machine: type }), [])).toBe(2);
+test.each<[MachineType, number, number]>([
+  ['pc', 1, 2],
+  ['pc', 4, 8],
+  // What finds a place behind a root port of which nothing is said.
+  ['q35', 4, 2],
+])('%s with %i CPUs: %i MiB where nothing else is said', async (machine, cpus, mib) => {
+  expect(await regionMib(await Machine.boot({ machine, cpus }), [])).toBe(mib);
 });
 
 test('as large as the service was told', async () => {

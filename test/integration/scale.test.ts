@@ -14,7 +14,7 @@ import { silentLog } from '../../host/log.ts';
 import { readImage } from '../../host/probe/image.ts';
 import { QemuProvider } from '../../host/provider/qemu/provider.ts';
 import { RelayHub } from '../../host/relay/hub.ts';
-import { apiSocketPath, defaultHeartbeatMs, defaultRegionBytes } from '../../host/service/config.ts';
+import { apiSocketPath, defaultHeartbeatMs } from '../../host/service/config.ts';
 import { Service } from '../../host/service/service.ts';
 import { expectNoComplaints } from '../harness/kernel-log.ts';
 import { leftovers, probePath, repository, track } from '../harness/rig.ts';
@@ -63,7 +63,7 @@ describe('with two hundred guests', () => {
         runDirectory: join(directory, 'run'),
         stateDirectory: join(directory, 'state'),
         catalogueRoots: [join(repository, 'build')],
-        regionBytes: defaultRegionBytes,
+        regionBytes: undefined,
         heartbeatMs: defaultHeartbeatMs,
       },
     });

@@ -2,7 +2,7 @@
 
 import fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
-import { differencesOf, regionLayout, splitRegion } from '../../host/relay/layout.ts';
+import { defaultRegionBytes, differencesOf, regionLayout, splitRegion } from '../../host/relay/layout.ts';
 import { directoryOffset, regionHeader, ringEntry } from '../../host/wire/region.ts';
 import { epoch, RelayFixture, smallLayout } from '../harness/relay-fixture.ts';
 
@@ -149,3 +149,15 @@ describe('header and directory as the guest left them', () => {
 });
 
 const range = (from: number, length: number): number[] => Array.from({ length }, (_, at) => from + at);
+
+test.each([
+  [1, undefined, 2],
+  [3, undefined, 8],
+  [4, 2, 2],
+  [8, 8, 8],
+  [8192, undefined, 16],
+  // A place for less is not sought.
+  [1, 1, 2],
+])('a guest with %i CPUs and room for %s MiB gets %i MiB', (cpus, room, mib) => {
+  expect(defaultRegionBytes(cpus, room && room << 20)).toBe(mib << 20);
+});

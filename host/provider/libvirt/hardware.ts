@@ -53,6 +53,10 @@ export class Hardware {
     return this.#turn.take(() => this.#channel.provide());
   }
 
+  regionRoom(): Promise<number> {
+    return this.#turn.take(() => this.#region.room());
+  }
+
   provideRegion(bytes: number): Promise<ProvidedRegion> {
     return this.#turn.take(() => this.#region.provide(bytes));
   }

@@ -89,6 +89,10 @@ export class LibvirtMachine implements Machine {
     });
   }
 
+  async regionRoom(): Promise<number> {
+    return this.#there().regionRoom();
+  }
+
   async provideRegion(bytes: number): Promise<ProvidedRegion> {
     return this.#there().provideRegion(bytes);
   }

@@ -15,6 +15,7 @@ import {
   readRegionFile,
   removeRegion,
   removeRegionFiles,
+  reservedBytes,
   restampRegionFile,
 } from '../region-file.ts';
 import type { Devices, DomainSite } from './devices.ts';
@@ -36,6 +37,12 @@ export class RegionDevice {
   constructor(site: DomainSite, devices: Devices) {
     this.#site = site;
     this.#devices = devices;
+  }
+
+  /** Bytes of the largest region that surely finds a place; libvirt does not say what its root ports reserve. */
+  async room(): Promise<number> {
+    const { pciExpress } = await this.#devices.list();
+    return pciExpress ? reservedBytes : Number.POSITIVE_INFINITY;
   }
 
   async provide(bytes: number): Promise<ProvidedRegion> {

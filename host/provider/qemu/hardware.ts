@@ -46,6 +46,10 @@ export class Hardware {
     });
   }
 
+  regionRoom(): Promise<number> {
+    return this.#regionTurn.take(() => this.#region.room());
+  }
+
   provideRegion(bytes: number): Promise<ProvidedRegion> {
     return this.#regionTurn.take(() => this.#region.provide(bytes));
   }

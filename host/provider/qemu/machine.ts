@@ -53,6 +53,10 @@ export class QemuMachine implements Machine {
     return connectUnixSocket(socketPath, { description, signal: unplugged });
   }
 
+  async regionRoom(): Promise<number> {
+    return this.#there().regionRoom();
+  }
+
   async provideRegion(bytes: number): Promise<ProvidedRegion> {
     return this.#there().provideRegion(bytes);
   }

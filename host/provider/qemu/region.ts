@@ -16,6 +16,7 @@ import {
   regionOf,
   removeRegion,
   removeRegionFiles,
+  reservedBytes,
   reserveFor,
   restampRegionFile,
   serverOf,
@@ -32,9 +33,6 @@ const devicePath = `/machine/peripheral/${deviceId}`;
 /** The host's number among the peers of the region; the guest has 0. */
 const hostPeer = 1;
 const handOverLimitMs = 5_000;
-
-/** What firmware and kernel reserve behind a root port when nothing is said. */
-const reservedBytes = 2 << 20;
 
 const rootPortAdvice =
   "start it with a spare one (\"-device pcie-root-port,id=spare,chassis=40\"), or in libvirt with <controller type='pci' model='pcie-root-port'/>";
@@ -53,6 +51,17 @@ export class RegionDevice {
 
   constructor(site: Site) {
     this.#site = site;
+  }
+
+  /** Bytes of the largest region that surely finds a place. */
+  async room(): Promise<number> {
+    const { qmp } = this.#site;
+    if (await plugsIntoRootBus(qmp)) return Number.POSITIVE_INFINITY;
+    const { free } = await rootPorts(qmp);
+    const most = Math.max(0, ...free.map(({ reserved }) => reserved));
+    let bytes = reservedBytes;
+    while (reserveFor(2 * bytes) <= most) bytes *= 2;
+    return bytes;
   }
 
   async provide(bytes: number): Promise<ProvidedRegion> {
