@@ -2,6 +2,7 @@
 
 /** What the demo prints: steps as they go, events as they arrive, the losses, a summary. */
 
+import { dirname } from 'node:path';
 import type { RelayView } from '../api/view.ts';
 import type { Machine } from '../demo/machine.ts';
 import { printEvent, type StreamedEvent } from './event-text.ts';
@@ -92,6 +93,6 @@ export class DemoReport {
     this.#terminal.line(
       `  socat -,rawer,escape=0x1d UNIX:${facts.terminal}   # a shell in it; leave with Ctrl-]`,
     );
-    this.#terminal.line(`  kill ${facts.pid}      # ends it`);
+    this.#terminal.line(`  kill ${facts.pid}; rm -r ${dirname(facts.qmp)}   # ends it`);
   }
 }
