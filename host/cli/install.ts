@@ -25,7 +25,7 @@ interface Options {
 export function installCommand(): Command {
   return remoteCommand(
     'install',
-    'Build the frontend in a guest (DKMS), load it, now and at every boot, and prove that the service reaches it.',
+    'Load the frontend into a guest, now and at every boot and after every kernel update (DKMS), and prove that the service reaches it.',
     install,
     `vesper install web1 --ssh root@192.0.2.7
 vesper install web1 --ssh admin@web1.example:2222 --dry-run

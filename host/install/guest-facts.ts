@@ -55,6 +55,8 @@ export interface GuestFacts {
   readonly sourcesMatch: boolean;
   /** Folders of sources, also those DKMS does not know. */
   readonly sourceFolders: readonly string[];
+  /** Folders with a module that a host built. */
+  readonly earlyFolders: readonly string[];
   /** Loaded when the guest boots, and whether by the file that we write. */
   readonly loadsAtBoot: boolean;
   readonly hasBootFile: boolean;
@@ -104,6 +106,7 @@ export async function guestFacts(shell: RootShell, tree: DkmsTree, where: string
     sourcePackage: one('package'),
     sourcesMatch: one('sources') === 'same',
     sourceFolders: all('folder').filter((folder) => sourceFolder.test(folder)),
+    earlyFolders: all('early').filter((folder) => early.test(folder)),
     loadsAtBoot: one('boot') === 'yes',
     hasBootFile: one('boot_file') === 'yes',
     installed: { version: one('installed_version'), sources: one('installed_sources') },
@@ -115,6 +118,7 @@ export async function guestFacts(shell: RootShell, tree: DkmsTree, where: string
 /** Names that we put into commands: nothing that a shell takes for more than a word. */
 const kernelPattern = /^[\w.+~-]{1,100}$/;
 const versionPattern = /^[\w.+~:-]{1,60}$/;
+const early = /^\/lib\/modules\/[\w.+~-]{1,100}\/updates\/vesper$/;
 const sourceFolder = /^\/usr\/src\/vesper-[\w.+~:-]{1,60}$/;
 
 function kernelName(text: string, where: string): string {
@@ -175,6 +179,7 @@ done
 if command -v sha256sum >/dev/null && [ "$(sha256sum ${paths.join(' ')} 2>/dev/null | cut -d' ' -f1 | sha256sum | cut -d' ' -f1)" = ${digest(sources)} ]; then
 	say sources same
 fi
+for folder in /lib/modules/*/updates/${name}; do [ -d "$folder" ] && say early "$folder"; done
 for file in ${boot.path} /usr/lib/modules-load.d/${name}.conf; do
 	[ "$(cat $file 2>/dev/null)" = ${name} ] && say boot yes
 done

@@ -5,11 +5,21 @@
 import { VesperError } from '../error.ts';
 import type { Action } from './action.ts';
 import type { DkmsTree } from './dkms-tree.ts';
+import { earlyFolder, placeEarly } from './early-module.ts';
 import type { GuestFacts } from './guest-facts.ts';
 import { headersPackage, missingPackages, obstacles } from './requirements.ts';
 import { ustarArchive } from './ustar.ts';
 
 const minutes = 60_000;
+
+/** What makes the module that this host built serve until the guest has its own. */
+export function earlyPlan(facts: GuestFacts, tree: DkmsTree, module?: Uint8Array): readonly Action[] {
+  return [
+    placeEarly(facts, tree, module),
+    ...(facts.loadsAtBoot ? [] : [loadAtBoot(tree)]),
+    load(facts, tree),
+  ];
+}
 
 /** In their order; none: nothing to do. Throws `REFUSED` where something is in the way that only people can change. */
 export function installPlan(facts: GuestFacts, tree: DkmsTree): readonly Action[] {
@@ -113,11 +123,25 @@ dkms status ${which} -k ${facts.kernel} | grep -qE ': (built|installed)' || dkms
   };
 }
 
-const installModule = (facts: GuestFacts, { name, version }: DkmsTree): Action => ({
-  what: `install ${name} ${version} for ${facts.kernel}, and for every later kernel`,
-  script: `dkms install -m ${name} -v ${version} -k ${facts.kernel} --force`,
-  timeoutMs: 5 * minutes,
-});
+function installModule({ kernel, earlyFolders }: GuestFacts, tree: DkmsTree): Action {
+  const { name, version } = tree;
+  const install = `dkms install -m ${name} -v ${version} -k ${kernel} --force`;
+  const folder = earlyFolder(kernel, tree);
+  const file = `${folder}/${name}.ko`;
+  return {
+    what: `install ${name} ${version} for ${kernel}, and for every later kernel`,
+    // DKMS would keep a module of that name that it finds, and bring it back in the end.
+    script: earlyFolders.includes(folder)
+      ? `[ ! -e ${file} ] || mv ${file} ${file}.aside
+${install} && rm -rf ${folder} || {
+	status=$?
+	mv ${file}.aside ${file} && depmod ${kernel}
+	exit $status
+}`
+      : install,
+    timeoutMs: 5 * minutes,
+  };
+}
 
 /** After the new one stands: a guest is never without. */
 function removeVersions(facts: GuestFacts, tree: DkmsTree, folders: readonly string[]): Action {

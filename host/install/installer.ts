@@ -3,11 +3,12 @@
 /** Brings the frontend into a guest, and takes it out again: one step after the other, each told. */
 
 import type { ApiClient } from '../api/client.ts';
-import { VesperError } from '../error.ts';
+import { messageOf, VesperError } from '../error.ts';
 import { type Action, perform } from './action.ts';
 import { type DkmsTree, dkmsTree } from './dkms-tree.ts';
+import { earlyModule, earlyServes, removeEarly } from './early-module.ts';
 import { type GuestFacts, guestFacts } from './guest-facts.ts';
-import { installPlan } from './install-plan.ts';
+import { earlyPlan, installPlan } from './install-plan.ts';
 import type { Remote } from './remote.ts';
 import { signatureProblem, updateProblem } from './requirements.ts';
 import { RootShell } from './root-shell.ts';
@@ -35,23 +36,59 @@ export interface InstallOptions {
 export function install(options: InstallOptions): Promise<void> {
   return visit(options, async (visit) => {
     const { progress, dryRun } = options;
-    const actions = installPlan(visit.facts, visit.tree);
+    const { facts, tree } = visit;
+    const plan = installPlan(facts, tree);
+    const early = plan.length > 0 && earlyServes(facts);
     if (dryRun) {
-      progress.plan(actions);
-      const problem = signatureProblem(visit.facts);
+      const before = early ? earlyPlan(facts, tree) : [];
+      progress.plan([...before, ...(early ? installPlan({ ...facts, loadsAtBoot: true }, tree) : plan)]);
+      const problem = signatureProblem(facts);
       if (problem !== undefined) progress.note(problem);
       return;
     }
-    if (actions.length === 0) progress.note(`nothing to do: ${here(visit)}`);
-    for (const action of actions) {
-      if (action.loads) refuseUnsigned(await visit.look());
-      await visit.perform(action);
+    if (plan.length === 0) progress.note(`nothing to do: ${here(visit)}`);
+    const ready = early && (await loadEarly(options, visit));
+    const actions = ready ? installPlan(await visit.look(), tree) : plan;
+    try {
+      for (const action of actions) {
+        if (action.loads) refuseUnsigned(await visit.look());
+        await visit.perform(action);
+      }
+    } catch (thrown) {
+      if (ready) progress.note(onlyEarly(options.guest, facts.kernel));
+      throw thrown;
     }
-    const later = updateProblem(visit.facts);
+    const later = updateProblem(facts);
     if (later !== undefined) progress.note(later);
     await prove(options, visit);
   });
 }
+
+/** False: it could not be had, or does not load; nothing is left of it then. */
+async function loadEarly(options: InstallOptions, visit: Visit): Promise<boolean> {
+  const { progress, guest } = options;
+  const { facts, tree } = visit;
+  try {
+    const module = await progress.step(`build it here, for ${facts.kernel}`, (detail) =>
+      earlyModule(facts.kernel, detail),
+    );
+    for (const action of earlyPlan(facts, tree, module)) await visit.perform(action);
+  } catch (thrown) {
+    if (thrown instanceof VesperError && ['UNREACHABLE', 'TIMEOUT'].includes(thrown.code)) throw thrown;
+    progress.note(`${messageOf(thrown)}. So the guest builds it first, which takes longer.`);
+    const { earlyFolders } = await visit.look();
+    if (earlyFolders.length > 0) await visit.perform(removeEarly(earlyFolders));
+    return false;
+  }
+  await prove(options, visit);
+  progress.note(
+    `${guest} is ready: vesper attach ${guest} signal oom. What follows is DKMS in the guest, which builds the frontend anew after a kernel update.`,
+  );
+  return true;
+}
+
+const onlyEarly = (guest: string, kernel: string): string =>
+  `${guest} is ready all the same, and stays so as long as it runs ${kernel}, also after a reboot.`;
 
 /** Removes the frontend and all that was written with it, after the service let go of it. */
 export function uninstall(options: InstallOptions): Promise<void> {

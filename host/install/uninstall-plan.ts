@@ -5,6 +5,7 @@
 import { VesperError } from '../error.ts';
 import type { Action } from './action.ts';
 import type { DkmsTree } from './dkms-tree.ts';
+import { removeEarly } from './early-module.ts';
 import type { GuestFacts } from './guest-facts.ts';
 
 const minutes = 60_000;
@@ -18,7 +19,8 @@ export function uninstallPlan(facts: GuestFacts, { name, boot }: DkmsTree): read
     );
   }
   const versions = [...new Set(facts.dkms.map(({ version }) => version))];
-  const stray = versions.length === 0 && facts.installed.version !== '';
+  const { earlyFolders } = facts;
+  const stray = versions.length === 0 && earlyFolders.length === 0 && facts.installed.version !== '';
   const paths = [...facts.sourceFolders, ...(facts.hasBootFile ? [boot.path] : [])];
   return [
     ...(facts.loaded.sources === '' ? [] : [unload(name)]),
@@ -27,6 +29,7 @@ export function uninstallPlan(facts: GuestFacts, { name, boot }: DkmsTree): read
       script: `dkms remove -m ${name} -v ${version} --all`,
       timeoutMs: 5 * minutes,
     })),
+    ...(earlyFolders.length > 0 ? [removeEarly(earlyFolders)] : []),
     ...(stray
       ? [
           {

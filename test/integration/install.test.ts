@@ -2,7 +2,7 @@
 
 /** `vesper install` and `uninstall` against a real sshd, a real guest agent, a real DKMS, and a real kernel to load into. */
 
-import { existsSync, mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdirSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { version } from '../../host/version.ts';
@@ -142,10 +142,12 @@ ssh-agent -a /run/outside/keys.sock`);
       readonly actions: readonly { readonly what: string }[];
     };
     expect(plan.actions.map(({ what }) => what)).toEqual([
+      `put there what this host built for ${userland.kernel.release}`,
+      'have it loaded at boot',
+      'load it',
       `copy the sources of vesper ${version}`,
       `build vesper ${version} for ${userland.kernel.release}`,
       `install vesper ${version} for ${userland.kernel.release}, and for every later kernel`,
-      'have it loaded at boot',
       'load it',
     ]);
     expect(await files()).toBe(pristine);
@@ -226,11 +228,47 @@ ssh-agent -a /run/outside/keys.sock`);
     expect(again.stdout).toContain('nothing to do');
   });
 
+  test('it is loaded, and reached, before the guest builds it; DKMS takes the place of what was built here', async () => {
+    const { release } = userland.kernel;
+    const calls = userland.kernelCalls.length;
+    const make = userland.path('/usr/bin/make');
+    renameSync(make, `${make}.away`);
+    writeFileSync(make, '#!/bin/sh\nexit 1\n', { mode: 0o755 });
+    const unready = await vesper('install', ...accepted).finally(() => renameSync(`${make}.away`, make));
+    expect(unready.status).toBe(1);
+    expect(unready.stdout).toContain(`${name} is ready: vesper attach ${name} signal oom`);
+    expect(unready.stdout).toContain(`stays so as long as it runs ${release}, also after a reboot`);
+    expect(unready.stderr).toContain(`build vesper ${version} for ${release} failed`);
+    expect(await userland.machine.check('cat /sys/module/vesper/version')).toBe(version);
+    expect(await service.vesper('attach', name, 'signal')).toMatchObject({ status: 0 });
+    expect(await inside(`modinfo -k ${release} -F filename vesper`)).toContain('/updates/vesper/vesper.ko');
+    expect(await inside('cat /etc/modules-load.d/vesper.conf')).toBe('vesper');
+
+    const { status, stdout, stderr } = await vesper('install', ...accepted, '--json');
+    expect({ status, stderr }).toEqual({ status: 0, stderr: '' });
+    expect(lines(stdout).map(({ step }) => step)).not.toContain(`build it here, for ${release}`);
+    expect(await inside('dkms status')).toContain(': installed');
+    expect(await inside(`modinfo -k ${release} -F filename vesper`)).toContain('/updates/dkms/vesper.ko');
+    expect(await inside(`ls /lib/modules/${release}/updates`)).toBe('dkms');
+    // The same sources: the one that runs stays.
+    expect(userland.kernelCalls.slice(calls).filter((call) => call.startsWith('rmmod'))).toEqual([]);
+    expect(await service.api.guest(name)).toMatchObject({ state: 'active', probes: [{ loaded: true }] });
+    const removed = await vesper('uninstall', ...accepted);
+    expect(removed).toMatchObject({ status: 0, stderr: '' });
+    expect(await files()).toBe(pristine);
+  });
+
   test('the guest agent serves where there is no SSH', async () => {
     const agent = ['--agent', userland.agentSocket];
-    const installed = await service.vesper('install', name, ...agent);
+    const installed = await service.vesper('install', name, ...agent, '--json');
     expect(installed).toMatchObject({ status: 0, stderr: '' });
-    expect(installed.stdout).toContain(`${name} is active: frontend ${version}`);
+    const steps = lines(installed.stdout);
+    expect(steps.at(-1)).toMatchObject({ step: 'prove the channel', ok: true });
+    expect(JSON.stringify(steps.at(-1))).toContain(`${name} is active: frontend ${version}`);
+    const order = steps.map(({ step }) => step);
+    expect(order.indexOf('prove the channel')).toBeLessThan(
+      order.indexOf(`build vesper ${version} for ${userland.kernel.release}`),
+    );
     expect(await inside('dkms status')).toContain(': installed');
     const removed = await service.vesper('uninstall', name, ...agent);
     expect(removed).toMatchObject({ status: 0, stderr: '' });

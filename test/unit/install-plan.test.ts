@@ -39,6 +39,7 @@ const bare: GuestFacts = {
   sourcePackage: '',
   sourcesMatch: false,
   sourceFolders: [],
+  earlyFolders: [],
   loadsAtBoot: false,
   hasBootFile: false,
   installed: { version: '', sources: '' },
