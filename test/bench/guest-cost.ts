@@ -2,8 +2,8 @@
 
 /**
  * What a point that writes a record of 64 bytes adds to a call of kill(), for VESPER and for its peers, on Debian's 6.1 and 6.12: in
- * several boots, in rounds that go through all of them, each as the difference to the bare loop of its round; the median of all
- * rounds. Counted is the time the guest's only CPU ran, with readers in the guest (VESPER has none) and without what it waited for
+ * several boots, in rounds that go through all of them, each as the difference to the bare loops just before and just after it; the
+ * median of all rounds. Counted is the time the guest's only CPU ran, with readers in the guest (VESPER has none) and without what it waited for
  * others on this machine. The emulator's buffer has room for all that it translates: whenever it is full, all that runs is
  * translated anew, on account of whatever is measured just then (`translator_flushes`: how often).
  * `record`: VESPER's point at the function's entry and ring, `tracepoint`: its ring by the tracepoint, `empty`: the point without a record;
@@ -20,11 +20,11 @@ import { fixturePath, Rig } from '../harness/rig.ts';
 
 const symbol = '__send_signal_locked';
 /** Where the kernel and its modules lie, another time at each boot, decides what collides in the emulator's caches. */
-const boots = 5;
+const boots = 4;
 const rounds = 2;
 /** Of one process, and how many processes make them one after the other. */
 const calls = 20_000;
-const processes = 6;
+const processes = 4;
 /** Several times what a guest fills in this bench. */
 const tcgBufferMib = 512;
 
@@ -35,12 +35,6 @@ interface Way {
   arm(rig: Rig): Promise<void>;
   disarm(rig: Rig): Promise<void>;
 }
-
-const bare: Way = {
-  name: 'bare',
-  arm: () => Promise.resolve(),
-  disarm: () => Promise.resolve(),
-};
 
 /** A mode of the fixture `costs`. */
 const pushed = (kernel: KernelKey, mode: string): Way => ({
@@ -109,8 +103,8 @@ function relay(kernel: KernelKey, mode: string): Way {
 
 /**
  * Nanoseconds a call, of the time the guest's CPU really ran: what it had to wait for other work of this machine is not in it, what
- * readers in the guest take is. A mean over several processes, for the pages a process gets (those of its kernel stack, which two
- * take in turns) collide with others in the emulator's caches or do not: a tenth of a call, or more.
+ * readers in the guest take is. A mean over several processes: the pages that a process gets (its kernel stack is one of two that are
+ * used in turns) may collide with others in the emulator's caches, which costs each of its calls a tenth more.
  */
 async function killLoop({ machine }: Rig, thread: number, count = processes): Promise<number> {
   const loops = (times: number) =>
@@ -135,11 +129,9 @@ class Costs {
   flushes = 0;
   lost = 0;
 
-  /** Nanoseconds a call of each way, in one round. */
-  add(times: ReadonlyMap<string, number>): void {
-    const base = times.get('bare') as number;
-    this.bareNs.push(base);
-    for (const [name, ns] of times) this.added.set(name, [...(this.added.get(name) ?? []), ns - base]);
+  /** Nanoseconds a call of one way, and without any. */
+  add(name: string, ns: number, bareNs: number): void {
+    this.added.set(name, [...(this.added.get(name) ?? []), ns - bareNs]);
   }
 }
 
@@ -154,14 +146,18 @@ async function measureBoot(kernel: KernelKey, ways: readonly Way[], boot: number
   await keepApart(rig.machine);
   const [vcpu = 0] = await vcpuThreads(rig.machine);
   for (let round = 0; round < rounds; round += 1) {
-    const times = new Map<string, number>();
+    let before = await killLoop(rig, vcpu);
+    costs.bareNs.push(before);
     for (let turn = 0; turn < ways.length; turn += 1) {
       const way = ways[(turn + boot * rounds + round) % ways.length] as Way;
       await way.arm(rig);
-      times.set(way.name, await killLoop(rig, vcpu, way.processes));
+      const ns = await killLoop(rig, vcpu, way.processes);
       await way.disarm(rig);
+      const after = await killLoop(rig, vcpu);
+      costs.bareNs.push(after);
+      costs.add(way.name, ns, (before + after) / 2);
+      before = after;
     }
-    costs.add(times);
   }
   costs.flushes += await translatorFlushes(rig);
   costs.lost += rig.view.relay?.lost ?? Number.NaN;
@@ -169,7 +165,6 @@ async function measureBoot(kernel: KernelKey, ways: readonly Way[], boot: number
 
 async function measure(kernel: KernelKey): Promise<void> {
   const ways = [
-    bare,
     ...['empty', 'record', 'tracepoint', 'kprobe', 'relay_over'].map((mode) => pushed(kernel, mode)),
     relay(kernel, 'relay'),
     relay(kernel, 'relay_point'),
@@ -183,7 +178,7 @@ async function measure(kernel: KernelKey): Promise<void> {
   const addedBy = (name: string) => costs.added.get(name) ?? [];
   const costOf = (name: string) => median(addedBy(name));
   report(`cost_${series}_bare`, median(costs.bareNs), 'ns');
-  for (const { name } of ways.slice(1)) report(`cost_${series}_${name}`, costOf(name), 'ns');
+  for (const { name } of ways) report(`cost_${series}_${name}`, costOf(name), 'ns');
   // How sure the figures are that the goals compare.
   for (const name of ['record', 'bpf'])
     for (const quarter of [1, 3])
