@@ -30,6 +30,11 @@ export interface MachineOptions extends ImageOptions {
   readonly accelerator?: Accelerator;
   /** How TCG runs several processors: 'single' (safe) unless given; storms that shall really collide want 'multi'. */
   readonly tcgThreads?: TcgThreads;
+  /**
+   * TCG's buffer of translated code. A small one unless given: a guest that runs for minutes fills it again and again, and each
+   * time all that it runs is translated anew, which takes a tenth of a second.
+   */
+  readonly tcgBufferMib?: number;
   /** How long a boot may take; 60 s unless given. */
   readonly bootTimeoutMs?: number;
   /** QEMU may outlive this process: `detach` leaves it running. */
@@ -47,6 +52,7 @@ export function shapeOf(options: MachineOptions): MachineShape {
     sharedMemory: options.sharedMemory === true ? 'memfd' : (options.sharedMemory ?? false),
     virtioSerial: options.virtioSerial ?? true,
     tcgThreads: options.tcgThreads ?? 'single',
+    tcgBufferMib: options.tcgBufferMib,
     init: options.init ?? 'shell',
     loadModules: [...(options.loadModules ?? options.modules ?? defaultGuestModules), ...frontend],
     panic: options.panic ?? 0,

@@ -22,6 +22,8 @@ export interface MachineShape {
   readonly memoryMib: number;
   readonly cpus: number;
   readonly tcgThreads: TcgThreads;
+  /** TCG's buffer of translated code, in MiB; undefined: as `accelerator` below has it. */
+  readonly tcgBufferMib: number | undefined;
   /** RAM that other processes can map, which guest-page relays and checkpoints need: in a memfd, or in a file. */
   readonly sharedMemory: false | SharedMemory;
   readonly virtioSerial: boolean;
@@ -95,7 +97,8 @@ function accelerator(shape: MachineShape, kind: Accelerator): string {
   const threads = `thread=${shape.tcgThreads}`;
   // After a reset every write to a page that still holds old translations is slow, for seconds; with a small buffer
   // few are left. Several processors translate more and would flush it all the time.
-  return shape.cpus === 1 ? `tcg,${threads},tb-size=16` : `tcg,${threads}`;
+  const bufferMib = shape.tcgBufferMib ?? (shape.cpus === 1 ? 16 : undefined);
+  return bufferMib === undefined ? `tcg,${threads}` : `tcg,${threads},tb-size=${bufferMib}`;
 }
 
 function controllers({ machine, virtioSerial }: MachineShape): string[] {
