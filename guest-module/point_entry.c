@@ -4,8 +4,8 @@
  * twice as much: it saves all registers, where we want the arguments, and keeps books that single-stepping would need.
  *
  * The ops stays registered while the frontend is loaded; arming a point changes its filter only. (To unregister it is to wait
- * until every task has slept once, for it might be in the trampoline; one that was preempted there has not.) An empty filter would mean "all functions", so there is
- * an anchor in it that nobody calls.
+ * until every task has slept once, for it might be in the trampoline; one that was preempted there has not.) An empty filter would
+ * mean "all functions", so there is an anchor in it that nobody calls.
  *
  * Points change under arm_lock (probe.c).
  */

@@ -77,7 +77,8 @@ EXPORT_SYMBOL_GPL(vesper_ring_wake);
  */
 void vesper_ring_give_way(void)
 {
-	if (vesper_ring_doorbell_by_register() || !preemptible())
+	/* A real-time kernel preempts the caller by itself, and the wait below would be a sleep there. */
+	if (IS_ENABLED(CONFIG_PREEMPT_RT) || vesper_ring_doorbell_by_register() || !preemptible())
 		return;
 	irq_work_sync(&frame_work);
 	cond_resched();
