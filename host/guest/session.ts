@@ -283,7 +283,7 @@ export class GuestSession implements Beating {
     const last = over || panicMessage !== undefined;
     if (last) this.#relay?.drainBeyond();
     this.#relay?.close();
-    if (last) markRead(this.region);
+    if (last) this.#lastly(() => markRead(this.region));
     // Of a guest whose channel closed nobody knows yet: see settle().
     if (last || !reason.startsWith(channelClosed)) this.place.close();
     else this.#unsettled = true;
@@ -300,12 +300,29 @@ export class GuestSession implements Beating {
   settle(over: boolean): void {
     if (!this.#unsettled) return;
     this.#unsettled = false;
-    const left = over ? readRegionHeader(this.region) : undefined;
-    if (left?.epoch === this.#epoch) {
-      salvage(this.#options, this.region, left);
-      markRead(this.region);
+    if (over) {
+      this.#lastly(() => {
+        const left = readRegionHeader(this.region);
+        if (left?.epoch !== this.#epoch) return;
+        salvage(this.#options, this.region, left);
+        markRead(this.region);
+      });
     }
     this.place.close();
+  }
+
+  /** With the region of a guest that is over: whatever is wrong with it is told, and the session's end goes on. */
+  #lastly(work: () => void): void {
+    const { guest } = this.incarnation;
+    try {
+      work();
+    } catch (thrown) {
+      const { log } = this.#options;
+      log.warn(
+        { guest, err: thrown },
+        `${guest}: its region cannot be read to the end: ${messageOf(thrown)}`,
+      );
+    }
   }
 
   #openRelay({ place: { region }, layout, epoch }: Established): void {
