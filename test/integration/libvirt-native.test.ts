@@ -210,8 +210,10 @@ describe('domains', () => {
     await guest.waitReady(position);
     await expect.poll(() => events).toContainEqual({ kind: 'reboot' });
     position = guest.console.position;
+    events.length = 0;
     await domain.reset();
     await guest.waitReady(position);
+    await expect.poll(() => events).toContainEqual({ kind: 'reboot' });
 
     events.length = 0;
     await domain.suspend();
@@ -229,12 +231,15 @@ describe('domains', () => {
       .toEqual([lifecycle('shutdown', 'guest'), lifecycle('stopped', 'shutdown')]);
     expect(await domain.state()).toEqual({ state: 'shutoff', reason: 'shutdown' });
 
+    // Events come on their own way, some after the call's answer.
     await domain.start();
+    await expect.poll(() => events).toContainEqual(lifecycle('started', 'booted'));
     events.length = 0;
     process.kill(daemon.qemuPid(guest.name), 'SIGKILL');
     await expect.poll(() => events).toEqual([lifecycle('stopped', 'failed')]);
 
     await domain.start();
+    await expect.poll(() => events).toContainEqual(lifecycle('started', 'booted'));
     events.length = 0;
     await domain.destroy();
     await expect.poll(() => events).toContainEqual(lifecycle('stopped', 'destroyed'));
