@@ -5,12 +5,14 @@
  * the guest has built its own.
  */
 
-import { readFileSync } from 'node:fs';
-import { basename, join } from 'node:path';
+import { createHash } from 'node:crypto';
+import { existsSync, readFileSync, renameSync, rmSync } from 'node:fs';
+import { join } from 'node:path';
 import { VesperError } from '../error.ts';
 import { buildModules } from '../kernel/build.ts';
+import { cacheDirectory, scratchDirectory } from '../kernel/cache.ts';
 import { fetchHeaders } from '../kernel/fetch.ts';
-import { modulesDirectory, objectsDirectory, projectRoot } from '../kernel/project.ts';
+import { projectRoot } from '../kernel/project.ts';
 import type { Action } from './action.ts';
 import type { DkmsTree } from './dkms-tree.ts';
 import type { GuestFacts } from './guest-facts.ts';
@@ -32,21 +34,56 @@ export function earlyServes(facts: GuestFacts): boolean {
   );
 }
 
-/** Builds it, or takes what was built before. Throws `NOT_FOUND` where nobody has headers of that kernel, `HOST` where it cannot be built. */
-export async function earlyModule(kernel: string, progress: (line: string) => void): Promise<Uint8Array> {
-  const headers = await fetchHeaders(kernel, { progress });
-  if (headers === undefined) {
-    throw new VesperError('NOT_FOUND', `Debian's archive has no headers of a kernel ${kernel}`);
-  }
-  const modules = await buildModules(
-    headers,
-    { name: 'frontend', sources: [join(projectRoot, 'guest-module')] },
-    { objects: objectsDirectory(kernel), output: modulesDirectory(kernel), progress },
-  );
-  const module = modules.find((path) => basename(path) === 'vesper.ko');
-  if (module === undefined) throw new VesperError('HOST', 'the build made no vesper.ko');
-  return readFileSync(module);
+/**
+ * The module; what was built before from the same sources for the same kernel is taken as it is. Throws `NOT_FOUND` where Debian has no
+ * headers of that kernel, `HOST` where it cannot be built.
+ */
+export async function earlyModule(
+  kernel: string,
+  tree: DkmsTree,
+  progress: (line: string) => void,
+): Promise<Uint8Array> {
+  const parent = join(cacheDirectory(), 'frontend');
+  const file = join(parent, `${tree.name}-${tree.version}-${kernel}-${fingerprint(tree)}.ko`);
+  if (existsSync(file)) progress('built before');
+  else await build(kernel, parent, file, progress);
+  return readFileSync(file);
 }
+
+/** Apart from all other builds: several may run at a time. */
+async function build(
+  kernel: string,
+  parent: string,
+  file: string,
+  progress: (line: string) => void,
+): Promise<void> {
+  const headers = await fetchHeaders(kernel, { progress });
+  if (headers === undefined)
+    throw new VesperError('NOT_FOUND', `Debian's archive has no headers of a kernel ${kernel}`);
+  const scratch = scratchDirectory(parent, '.build-');
+  try {
+    const [module = ''] = await buildModules(
+      headers,
+      { name: 'frontend', sources: [join(projectRoot, 'guest-module')] },
+      { objects: join(scratch, 'objects'), output: join(scratch, 'output'), progress },
+    );
+    renameSync(module, file);
+  } finally {
+    rmSync(scratch, { recursive: true, force: true });
+  }
+}
+
+function fingerprint({ sources }: DkmsTree): string {
+  const hash = createHash('sha256');
+  for (const { path, content } of sources) hash.update(`${path}\0${content.length}\0`).update(content);
+  return hash.digest('hex').slice(0, 16);
+}
+
+/** By what was said when it was loaded: that kernel takes another build, perhaps. */
+export const fitsNot = (words: string): boolean =>
+  /Exec format error|Invalid module format|Unknown symbol|disagrees about version|Key was rejected|Required key not available/.test(
+    words,
+  );
 
 /** `module` may be left out where it is only said what would be done. */
 export function placeEarly({ kernel }: GuestFacts, tree: DkmsTree, module?: Uint8Array): Action {

@@ -6,7 +6,7 @@ import type { ApiClient } from '../api/client.ts';
 import { messageOf, VesperError } from '../error.ts';
 import { type Action, perform } from './action.ts';
 import { type DkmsTree, dkmsTree } from './dkms-tree.ts';
-import { earlyModule, earlyServes, removeEarly } from './early-module.ts';
+import { earlyFolder, earlyModule, earlyServes, fitsNot, removeEarly } from './early-module.ts';
 import { type GuestFacts, guestFacts } from './guest-facts.ts';
 import { earlyPlan, installPlan } from './install-plan.ts';
 import type { Remote } from './remote.ts';
@@ -34,6 +34,7 @@ export interface InstallOptions {
 
 /** Installs the frontend that comes with this program. Does nothing where it is there already. */
 export function install(options: InstallOptions): Promise<void> {
+  const startedMs = performance.now();
   return visit(options, async (visit) => {
     const { progress, dryRun } = options;
     const { facts, tree } = visit;
@@ -47,7 +48,7 @@ export function install(options: InstallOptions): Promise<void> {
       return;
     }
     if (plan.length === 0) progress.note(`nothing to do: ${here(visit)}`);
-    const ready = early && (await loadEarly(options, visit));
+    const ready = early && (await loadEarly(options, visit, startedMs));
     const actions = ready ? installPlan(await visit.look(), tree) : plan;
     try {
       for (const action of actions) {
@@ -64,31 +65,39 @@ export function install(options: InstallOptions): Promise<void> {
   });
 }
 
-/** False: it could not be had, or does not load; nothing is left of it then. */
-async function loadEarly(options: InstallOptions, visit: Visit): Promise<boolean> {
+/** False: it could not be had, or that kernel does not take it; nothing is left of it then. */
+async function loadEarly(options: InstallOptions, visit: Visit, startedMs: number): Promise<boolean> {
   const { progress, guest } = options;
   const { facts, tree } = visit;
+  const module = await progress
+    .step(`build it here, for ${facts.kernel}`, (detail) => earlyModule(facts.kernel, tree, detail))
+    .catch((thrown: unknown) => progress.note(guestBuilds(messageOf(thrown))));
+  if (module === undefined) return false;
   try {
-    const module = await progress.step(`build it here, for ${facts.kernel}`, (detail) =>
-      earlyModule(facts.kernel, detail),
-    );
     for (const action of earlyPlan(facts, tree, module)) await visit.perform(action);
   } catch (thrown) {
-    if (thrown instanceof VesperError && ['UNREACHABLE', 'TIMEOUT'].includes(thrown.code)) throw thrown;
-    progress.note(`${messageOf(thrown)}. So the guest builds it first, which takes longer.`);
-    const { earlyFolders } = await visit.look();
-    if (earlyFolders.length > 0) await visit.perform(removeEarly(earlyFolders));
+    if (!fitsNot(messageOf(thrown))) throw thrown;
+    progress.note(guestBuilds(messageOf(thrown)));
+    await visit.perform(removeEarly([earlyFolder(facts.kernel, tree)]));
     return false;
   }
-  await prove(options, visit);
+  // What is wrong with the channel is no reason to do without DKMS: it is proven once more in the end.
+  const proven = await prove(options, visit).then(
+    () => visit.known.kind === 'guest',
+    () => false,
+  );
+  const state = proven ? `ready: vesper attach ${guest} signal oom` : 'loaded';
+  const seconds = ((performance.now() - startedMs) / 1e3).toFixed(0);
   progress.note(
-    `${guest} is ready: vesper attach ${guest} signal oom. What follows is DKMS in the guest, which builds the frontend anew after a kernel update.`,
+    `After ${seconds} s ${guest} is ${state}. What follows is DKMS in the guest, which builds the frontend anew after a kernel update.`,
   );
   return true;
 }
 
+const guestBuilds = (why: string): string => `${why}\nSo the guest builds it first, which takes longer.`;
+
 const onlyEarly = (guest: string, kernel: string): string =>
-  `${guest} is ready all the same, and stays so as long as it runs ${kernel}, also after a reboot.`;
+  `The frontend is loaded in ${guest} all the same, and will be at every boot of ${kernel}.`;
 
 /** Removes the frontend and all that was written with it, after the service let go of it. */
 export function uninstall(options: InstallOptions): Promise<void> {

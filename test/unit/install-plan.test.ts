@@ -8,6 +8,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { expect, onTestFinished, test } from 'vitest';
 import { dkmsTree } from '../../host/install/dkms-tree.ts';
+import { earlyServes } from '../../host/install/early-module.ts';
 import { type GuestFacts, guestFacts } from '../../host/install/guest-facts.ts';
 import { installPlan } from '../../host/install/install-plan.ts';
 import type { Remote, RunOptions } from '../../host/install/remote.ts';
@@ -76,6 +77,27 @@ test('nothing is done where all is there; what is not is, alone', () => {
     `install vesper ${tree.version} for 6.1.0-57-cloud-amd64, and for every later kernel`,
     'load it',
   ]);
+});
+
+test('a module of the host serves a guest that has none, and takes one that is not signed', () => {
+  expect(earlyServes(bare)).toBe(true);
+  expect(earlyServes({ ...bare, lockdown: '' })).toBe(true);
+  expect(earlyServes({ ...bare, lockdown: 'integrity' })).toBe(false);
+  expect(earlyServes({ ...bare, signaturesForced: true })).toBe(false);
+  expect(earlyServes({ ...bare, sourcePackage: 'vesper-dkms' })).toBe(false);
+  expect(earlyServes(done)).toBe(false);
+  // Installed and not loaded: by a host before, or by DKMS.
+  const installed = { ...bare, installed: done.installed };
+  expect(earlyServes({ ...installed, earlyFolders: [`/lib/modules/${kernel}/updates/vesper`] })).toBe(true);
+  expect(earlyServes(installed)).toBe(false);
+});
+
+test("DKMS takes the place of the host's module, which uninstall removes, too", () => {
+  const folder = `/lib/modules/${kernel}/updates/vesper`;
+  const early = { ...bare, earlyFolders: [folder], installed: done.installed, loaded: done.loaded };
+  expect(scripts(early)).toContain(`&& rm -rf ${folder} ||`);
+  expect(scripts(bare)).not.toContain(folder);
+  expect(uninstallPlan(early, tree).map(({ what }) => what)).toEqual(['unload it', `remove ${folder}`]);
 });
 
 test('what is missing comes by apt, with the package that brings the headers of later kernels', () => {
