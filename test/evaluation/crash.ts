@@ -34,7 +34,7 @@ export async function crash(stage: Stage, mode: Mode, experiment: Experiment, ph
   if (errorMs === null) throw new Error("the guest's clock is not aligned with the host's");
   await command;
   const isFailure = ({ task, result }: Stage['results'][number]) =>
-    task === 'monitor' && !['requested', 'ok', 'Cancelled'].includes(result);
+    task === 'monitor' && !['initiated', 'requested', 'ok', 'Cancelled'].includes(result);
   const detectedMs =
     mode === 'VESPER'
       ? death.heardMs
@@ -48,14 +48,15 @@ export async function crash(stage: Stage, mode: Mode, experiment: Experiment, ph
     () => stage.calls.find(({ task, atMs: calledMs }) => task === 'stop' && calledMs > atMs),
     'the beginning of the recovery',
   );
-  const request = await stage.until(
-    () =>
+  const [initiated, requested] = await stage.until(() => {
+    const found = ['initiated', 'requested'].map((wanted) =>
       stage.results.find(
-        ({ task, result, atMs: recoveringMs }) =>
-          task === 'stop' && result === 'requested' && recoveringMs > atMs - tickMs,
+        ({ task, result, atMs: doneMs }) => task === 'stop' && result === wanted && doneMs > atMs - tickMs,
       ),
-    'the request for it',
-  );
+    );
+    return found.every((one) => one !== undefined) ? found : undefined;
+  }, 'what the cluster logs of it');
+  if (initiated === undefined || requested === undefined) throw new Error('there is no log of it');
   // Before its death it may have been too slow for the client, as its guest had no memory.
   const answer = await stage.until(
     () => stage.changes.find(({ answers, atMs: answeredMs }) => answers && answeredMs > stop.atMs),
@@ -67,7 +68,8 @@ export async function crash(stage: Stage, mode: Mode, experiment: Experiment, ph
     sincePollMs: atMs - (stage.calls.findLast(isPollBefore(atMs)) ?? poll).atMs,
     errorMs,
     detectedMs: detectedMs - atMs,
-    recoveringMs: request.atMs - atMs,
+    recoveringMs: initiated.atMs - atMs,
+    askedMs: requested.atMs - atMs,
     agentMs: stop.atMs - atMs,
     answeringMs: answer.atMs - atMs,
   };

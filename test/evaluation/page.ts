@@ -29,7 +29,9 @@ const method = `* **The cluster** is Corosync and Pacemaker of Debian 12 on two 
   alignment of clocks, with the error the table of facts has.
 * **Detected**: by VESPER, when the service's handler has the event. By polling, when Pacemaker's log says that the monitor failed (its
   clock ticks in 4 ms, so at most that much too early).
-* **Recovery begins**: when Pacemaker's log on the node says that it asks the guest node to stop what is left of the server.
+* **Recovery begins**: when the log of Pacemaker's coordinator says that it initiates the stop of what is left of the server.
+* **Guest node asked**: when the log of the node says that it asks the guest node for that. Between the two it has asked pacemaker-remoted in
+  the guest what it knows of the resource.
 * **Agent called**: when the agent is called for that. It says so first of all, over the guest's serial line, and it counts when the host
   has read it. Between the two are pacemaker-remoted in the guest, and the start of the agent there.
 * **Answers again**: the first whole page with status 200 that a client on the node gets after that. The client asks one request at a
@@ -70,9 +72,10 @@ export function evaluationPage(results: Results): string {
   return `${parts.join('\n\n')}\n`;
 }
 
-/** Of the tables: as in the plot, and one between. */
+/** Of the tables: as in the plot, and two between. */
 const columns: readonly { readonly name: string; readonly of: (crash: Crash) => number }[] = [
   ...measures.slice(0, 2),
+  { name: 'guest node asked', of: ({ askedMs }) => askedMs },
   { name: 'agent called', of: ({ agentMs }) => agentMs },
   ...measures.slice(2),
 ];

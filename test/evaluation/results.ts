@@ -25,8 +25,10 @@ export interface Crash {
   readonly errorMs: number;
   /** By VESPER: its handler had the event. By poll: the cluster noted that its poll had failed. */
   readonly detectedMs: number;
-  /** The cluster asked the guest node to stop what is left of the server, as its log says: so a recovery begins. */
+  /** The cluster's coordinator initiated the stop of what is left of the server, as its log says: so a recovery begins. */
   readonly recoveringMs: number;
+  /** The node asked the guest node for that, as its log says. */
+  readonly askedMs: number;
   /** The agent in the guest was called for that. */
   readonly agentMs: number;
   /** The client had a whole page again. */

@@ -32,6 +32,14 @@ export interface AgentCall {
 /** How the cluster hears that the server died, beside the poll. */
 export type Teller = 'nobody' | 'vesper';
 
+interface Log {
+  readonly fd: number;
+  /** How far it was read. */
+  at: number;
+  /** The beginning of a line. */
+  rest: string;
+}
+
 const patienceMs = 120_000;
 /** How wrong the guest's clock may be; behind it looks by the time that its word takes to get here, too. */
 const mostBehindMs = 150;
@@ -51,16 +59,19 @@ export class Stage implements AsyncDisposable {
   readonly said: string[] = [];
   #client: ChildProcess | undefined;
   #service: ChildProcess | undefined;
-  readonly #log: number;
-  #logAt = 0;
-  #logRest = '';
+  /** Of Pacemaker on both nodes: either may be the coordinator. */
+  readonly #logs: readonly Log[];
   #broken: Error | undefined;
 
   private constructor(cluster: Cluster, web: WebGuest, node: ClusterNode) {
     this.cluster = cluster;
     this.web = web;
     this.node = node;
-    this.#log = openSync(`/proc/${node.pid}/root/var/log/pacemaker/pacemaker.log`, 'r');
+    this.#logs = [cluster.node(0), cluster.node(1)].map(({ pid }) => ({
+      fd: openSync(`/proc/${pid}/root/var/log/pacemaker/pacemaker.log`, 'r'),
+      at: 0,
+      rest: '',
+    }));
   }
 
   static async start(): Promise<Stage> {
@@ -166,7 +177,7 @@ date -s @$((us / 1000000 + 1)) >/dev/null`,
     const deadline = performance.now() + limitMs;
     for (;;) {
       if (this.#broken !== undefined) throw this.#broken;
-      this.#readLog();
+      for (const log of this.#logs) this.#read(log);
       const found = look();
       if (found !== undefined && found !== false) return found;
       if (performance.now() > deadline) throw new Error(`${what}: not within ${limitMs / 1e3} s`);
@@ -198,7 +209,7 @@ date -s @$((us / 1000000 + 1)) >/dev/null`,
 
   async close(): Promise<void> {
     await Promise.all([end(this.#client), end(this.#service)]);
-    closeSync(this.#log);
+    for (const { fd } of this.#logs) closeSync(fd);
     this.web.close();
     await this.cluster.close();
   }
@@ -231,14 +242,14 @@ date -s @$((us / 1000000 + 1)) >/dev/null`,
     next();
   }
 
-  #readLog(): void {
+  #read(log: Log): void {
     const chunk = Buffer.alloc(1 << 16);
     for (;;) {
-      const bytes = readSync(this.#log, chunk, 0, chunk.length, this.#logAt);
+      const bytes = readSync(log.fd, chunk, 0, chunk.length, log.at);
       if (bytes === 0) return;
-      this.#logAt += bytes;
-      const lines = (this.#logRest + chunk.toString('latin1', 0, bytes)).split('\n');
-      this.#logRest = lines.pop() ?? '';
+      log.at += bytes;
+      const lines = (log.rest + chunk.toString('latin1', 0, bytes)).split('\n');
+      log.rest = lines.pop() ?? '';
       for (const line of lines) {
         const result = clusterResult(line, new Date());
         if (result?.resource === this.web.server) this.results.push(result);

@@ -21,6 +21,7 @@ const crash = (mode: Mode, experiment: Experiment, detectedMs: number, more: Par
   errorMs: 0.2,
   detectedMs,
   recoveringMs: detectedMs + 50,
+  askedMs: detectedMs + 80,
   agentMs: detectedMs + 100,
   answeringMs: detectedMs + 500,
   ...more,
@@ -66,6 +67,11 @@ test('an operation that ended is read from the log of Pacemaker, with its time',
   const request =
     'Nov 30 23:35:05.353 node1 pacemaker-controld  [55] (do_lrm_rsc_op) \tnotice: Requesting local execution of stop operation for httpd on web1 | transition_key=4:10';
   expect(clusterResult(request, now)).toEqual({ resource: 'httpd', task: 'stop', result: 'requested', atMs });
+  const decision =
+    'Nov 30 23:35:05.353 node2 pacemaker-controld  [53] (execute_rsc_action) \tnotice: Initiating stop operation httpd_stop_0 on web1 | action 4';
+  const stop = { resource: 'httpd', task: 'stop', result: 'initiated', atMs };
+  expect(clusterResult(decision, now)).toEqual(stop);
+  expect(clusterResult(decision.replace('on web1', 'locally on web1'), now)).toEqual(stop);
   expect(clusterResult(line.replace('Result of', 'Refusing'), now)).toBeUndefined();
   expect(clusterResult('', now)).toBeUndefined();
 });
