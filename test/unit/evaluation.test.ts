@@ -116,7 +116,7 @@ test('the page has goals, times, causes and costs of its run, and what did not w
   expect(page).toContain('| date | 2026-01-02 03:04 UTC |');
   expect(page).toContain('4 of 4 goals met.');
   expect(rows(page, 'poll')).toEqual([
-    '| poll 10 s | 3 | 4 s / 5 s / 9 s | 4.05 s / 5.05 s / 9.05 s | 4.1 s / 5.1 s / 9.1 s | 4.5 s / 5.5 s / 9.5 s | 91 % |',
+    '| poll 10 s | 3 | 4 s / 5 s / 9 s | 4.05 s / 5.05 s / 9.05 s | 4.08 s / 5.08 s / 9.08 s | 4.1 s / 5.1 s / 9.1 s | 4.5 s / 5.5 s / 9.5 s | 91 % |',
   ]);
   expect(page).toContain(`SIGSEGV, poll 10 s:\n\n\`\`\`\n${text}\n\`\`\``);
   // 0.25 s for 50 polls.
