@@ -355,7 +355,10 @@ static int channel_run(void *unused)
 		return channel_error;
 	}
 
-	/* Before all ordinary tasks: it seldom runs, never for long, and what it has to tell cannot wait for them. */
+	/*
+	 * Before all ordinary tasks: what it has to tell cannot wait for them. It seldom runs for long; in a storm it does where it
+	 * sends the records, too.
+	 */
 	sched_set_fifo_low(current);
 	/* A machine that suspends takes the transport's device away, and expects that nobody uses it then. */
 	set_freezable();
